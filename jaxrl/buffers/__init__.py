@@ -1,0 +1,7 @@
+"""Memories of transitions, and with them the only difference between on-policy and off-policy learning."""
+
+from jaxrl.buffers.prioritized import prioritized
+from jaxrl.buffers.recent import recent
+from jaxrl.buffers.uniform import uniform
+
+__all__ = ["prioritized", "recent", "uniform"]

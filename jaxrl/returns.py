@@ -1,0 +1,88 @@
+"""Returns: what a window of experience says the value of its first steps is.
+
+The mathematics is for ONE window [T, ...]; callers vmap. Windows may run across the ends of episodes: both
+functions stop there, at a termination without a value beyond, at a truncation with the value of the true next
+observation.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl.types import PyTree, Transition
+
+
+class NStep(NamedTuple):
+    """A window folded to one step: learn reward + discount * value(next_obs) for (obs, action)."""
+
+    obs: PyTree  # of the window's first step
+    action: Array  # of the window's first step
+    reward: Array  # [] float: sum of gamma^i r_i over the k steps up to the first end
+    discount: Array  # [] float: gamma^k, 0 if the last of them terminated
+    next_obs: PyTree  # the true observation after the k steps
+
+
+def n_step(window: Transition, gamma: ArrayLike) -> NStep:
+    """Folds a window into one n-step transition that stops at the first end of an episode.
+
+    Sutton and Barto (2018), eq. 7.1, with k = min(T, steps to the first termination or truncation).
+    Shapes: every leaf of `window` [T, ...] except `carry`, which is not used; gamma [].
+    Raises AssertionError while tracing if reward, terminated and truncated are not all [T], or gamma not [].
+    """
+    chex.assert_rank([window.reward, jnp.asarray(gamma)], [1, 0])
+    chex.assert_equal_shape([window.reward, window.terminated, window.truncated])
+    dtype = jnp.result_type(window.reward, float)
+    (length,) = window.reward.shape
+    power = jnp.asarray(gamma, dtype) ** jnp.arange(length + 1)
+    ended = window.terminated | window.truncated
+    ends_before = jnp.cumsum(ended, dtype=jnp.int32) - ended
+    taken = ends_before == 0
+    last = jnp.sum(taken, dtype=jnp.int32) - 1
+    return NStep(
+        obs=jax.tree.map(lambda x: x[0], window.obs),
+        action=window.action[0],
+        reward=jnp.sum(jnp.where(taken, power[:-1] * window.reward, 0)),
+        discount=jnp.where(window.terminated[last], 0, power[last + 1]),
+        next_obs=jax.tree.map(lambda x: x[last], window.next_obs),
+    )
+
+
+def lambda_returns(reward: Array, discount: Array, value: Array, lambda_: ArrayLike) -> Array:
+    """Returns g [T]: g_t = r_t + discount_t ((1 - lambda_t) v_t + lambda_t g_{t+1}), where g_T = v_{T-1}.
+
+    Sutton and Barto (2018), eq. 12.18; v_t is the bootstrap value AFTER step t, of its true next observation.
+    The lambda vector is the only switch: constant for Peng's Q(lambda), 0 where the next action was not
+    greedy for Watkins's, 1 for Monte Carlo. Ends of episodes enter through `cut`.
+    Shapes: reward, discount, value [T]; lambda_ [] or [T]. Raises AssertionError while tracing on others.
+    """
+    chex.assert_rank([reward, discount, value, jnp.asarray(lambda_)], [1, 1, 1, {0, 1}])
+    chex.assert_equal_shape([reward, discount, value])
+    dtype = jnp.result_type(reward, discount, value, float)
+    lambda_ = jnp.broadcast_to(jnp.asarray(lambda_, dtype), reward.shape)
+
+    def back(g: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        r, d, v, mix = step
+        g = r + d * ((1 - mix) * v + mix * g)
+        return g, g
+
+    steps = (reward.astype(dtype), discount.astype(dtype), value.astype(dtype), lambda_)
+    _, returns = jax.lax.scan(back, value[-1].astype(dtype), steps, reverse=True)
+    return returns
+
+
+def cut(window: Transition, gamma: ArrayLike, lambda_: ArrayLike) -> tuple[Array, Array]:
+    """Returns (discount [T], lambda_ [T]) for `lambda_returns` that stop at the window's ends of episodes.
+
+    The discount is gamma, 0 where the step terminated; lambda_ is 0 where the step was truncated.
+    Shapes: terminated, truncated [T]; gamma [] or [T]; lambda_ [] or [T].
+    Raises AssertionError while tracing on others.
+    """
+    gamma, lambda_ = jnp.asarray(gamma), jnp.asarray(lambda_)
+    chex.assert_rank([window.reward, window.terminated, gamma, lambda_], [1, 1, {0, 1}, {0, 1}])
+    dtype = jnp.result_type(window.reward, float)
+    discount = jnp.where(window.terminated, 0, gamma.astype(dtype))
+    return discount, jnp.where(window.truncated, 0, lambda_.astype(dtype))
