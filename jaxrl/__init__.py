@@ -1,0 +1,11 @@
+"""Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
+
+from jaxrl import explore, nets, recipes, returns, spaces
+from jaxrl.agents.dqn import dqn
+from jaxrl.agents.q_learning import q_learning
+from jaxrl.agents.sarsa import expected_sarsa, sarsa
+from jaxrl.buffers import prioritized, recent, uniform
+from jaxrl.envs.registry import list_ids, make, register
+from jaxrl.evaluate import evaluate
+from jaxrl.prng import key
+from jaxrl.train import LoopConfig, advance, make_run, vmap_run

@@ -1,0 +1,53 @@
+"""Deep Q-learning (Mnih et al. 2015), double (van Hasselt et al. 2016) and n-step (Hessel et al. 2018) included."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, explore, returns
+from jaxrl.agents import value
+from jaxrl.types import Agent, PyTree, Schedule, Transition
+
+
+def dqn(
+    network: value.Network,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    gamma: ArrayLike = 0.99,
+    double: bool = True,
+    loss: Literal["squared", "huber"] = "squared",
+    target_update: value.TargetUpdate | None = None,
+    epsilon: ArrayLike | Schedule = 0.05,
+) -> Agent:
+    """Regression of q(s, a) on r + gamma^k q_target(s', a'), the length n of the return being the buffer's window.
+
+    a' is the target network's best action, or with `double` the online network's. `network` gives q [A] for
+    one observation; a dueling one is a matter of the network. Defaults: Adam at 1e-3, Polyak target at 0.005.
+    Raises ValueError for a gamma outside [0, 1] or an unknown loss.
+    """
+    checks.in_range("gamma", gamma, 0, 1)
+    checks.one_of("loss", loss, ["squared", "huber"])
+
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array) -> tuple[Array, PyTree]:
+        del key
+        observation, _ = explore.split_mask(obs)
+        return network.apply(params, observation), carry
+
+    def td_loss(params: PyTree, target: PyTree, window: Transition, key: Array) -> tuple[Array, Array]:
+        del key
+        step = returns.n_step(window, gamma)
+        observation, _ = explore.split_mask(step.obs)
+        next_observation, mask = explore.split_mask(step.next_obs)
+        q = network.apply(params, observation)[step.action]
+        next_q = network.apply(target, next_observation)
+        chooser = network.apply(jax.lax.stop_gradient(params), next_observation) if double else next_q
+        error = step.reward + step.discount * next_q[explore.greedy(chooser, mask=mask)] - q
+        return optax.huber_loss(error) if loss == "huber" else jnp.square(error), jnp.abs(error)
+
+    return value.value_agent(
+        network.init, values, td_loss, optimizer or optax.adam(1e-3), target_update or value.polyak(0.005), epsilon
+    )

@@ -1,0 +1,109 @@
+"""The shell that every deep value-based agent shares: act, one gradient step, target copy.
+
+An algorithm brings its `values` and its `loss`, both for ONE item; both take a key, so that noisy and sampled-quantile
+networks are no special case.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, explore
+from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
+
+# (params, carry, obs, key) -> (q [A], carry)
+Values = Callable[[PyTree, PyTree, PyTree, Array], tuple[Array, PyTree]]
+# (params, target, window [T, ...], key) -> (loss [], priority [])
+Loss = Callable[[PyTree, PyTree, Transition, Array], tuple[Array, Array]]
+# (params, target, updates) -> target
+TargetUpdate = Callable[[PyTree, PyTree, Array], PyTree]
+
+
+class Network(Protocol):
+    """What flax modules are, and all that is asked of a network."""
+
+    def init(self, key: Array, obs: PyTree, /) -> PyTree: ...
+    def apply(self, params: PyTree, obs: PyTree, /) -> Array: ...
+
+
+class ValueState(NamedTuple):
+    """What a deep agent learns."""
+
+    params: PyTree
+    target: PyTree  # the parameters that bootstrap, as params
+    optimizer: PyTree
+    updates: Array  # [] int32, gradient steps so far
+
+
+def polyak(tau: ArrayLike) -> TargetUpdate:
+    """The target moves by `tau` of its distance to the parameters at every update (Lillicrap et al. 2016)."""
+    checks.in_range("polyak", tau, 0, 1, open_low=True)
+    return lambda params, target, updates: optax.incremental_update(params, target, tau)  # type: ignore[arg-type] # optax annotates float, tracers pass
+
+
+def hard(period: int) -> TargetUpdate:
+    """The target becomes the parameters at every `period`-th update (Mnih et al. 2015)."""
+    checks.at_least("target period", period, 1)
+
+    def update(params: PyTree, target: PyTree, updates: Array) -> PyTree:
+        due = updates % period == 0
+        return jax.tree.map(lambda new, old: jnp.where(due, new, old), params, target)
+
+    return update
+
+
+def value_agent(
+    init_params: Callable[[Array, PyTree], PyTree],
+    values: Values,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    target_update: TargetUpdate,
+    epsilon: ArrayLike | Schedule,
+) -> Agent:
+    """An agent without memory of its own that descends the mean of the weighted losses of a batch.
+
+    `init_params(key, obs)` takes one observation. The update's metrics are `loss` and `q`, the mean greedy
+    value of the batch's first observations under the parameters before the step.
+    """
+    epsilon = explore.as_schedule(epsilon)
+
+    def init(key: Array, obs: PyTree) -> ValueState:
+        params = init_params(key, jax.tree.map(lambda leaf: leaf[0], obs))
+        target = jax.tree.map(jnp.copy, params)  # a buffer of its own, or donation would give one away twice
+        return ValueState(params, target, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def act(
+        state: ValueState, carry: PyTree, obs: PyTree, key: Array, steps: ArrayLike, greedy: bool = False
+    ) -> tuple[Array, PyTree]:
+        value_key, explore_key = jax.random.split(key)
+        q, carry = values(state.params, carry, obs, value_key)
+        _, mask = explore.split_mask(obs)
+        if greedy:
+            return explore.greedy(q, mask=mask), carry
+        return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
+
+    def update(
+        state: ValueState, sample: Sample, key: Array, steps: Array
+    ) -> tuple[ValueState, Array, Metrics]:
+        del steps
+        keys = jax.random.split(key, sample.weight.shape[0])
+
+        def batch_loss(params: PyTree) -> tuple[Array, tuple[Array, Array]]:
+            losses, priorities = jax.vmap(loss, (None, None, 0, 0))(params, state.target, sample.window, keys)
+            chex.assert_equal_shape([losses, priorities, sample.weight])
+            return jnp.mean(sample.weight * losses), priorities
+
+        (value, priority), gradient = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+        change, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, change)
+        updates = state.updates + 1
+        target = target_update(params, state.target, updates)
+        return ValueState(params, target, optimizer_state, updates), priority, {"loss": value}
+
+    return Agent(init, lambda num_envs: (), act, update)

@@ -1,0 +1,108 @@
+"""Exploration: schedules over environment steps, and choices from action values that honour a mask.
+
+Values are q [..., A]; every choice acts on the last axis. A mask [..., A] is true where an action is allowed and
+must allow at least one.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks
+from jaxrl.types import Masked, PyTree, Schedule
+
+
+def constant(value: ArrayLike) -> Schedule:
+    """The same value for ever."""
+    return lambda steps: jnp.asarray(value, jnp.float32)
+
+
+def linear(start: ArrayLike, end: ArrayLike, steps: ArrayLike) -> Schedule:
+    """From `start` to `end` in a straight line over `steps` environment steps, then `end` (Mnih et al. 2015)."""
+    checks.in_range("steps of a linear schedule", steps, 0, float("inf"), open_low=True)
+
+    def value(now: ArrayLike) -> Array:
+        done = jnp.clip(jnp.asarray(now, jnp.float32) / steps, 0.0, 1.0)
+        return start + done * (jnp.asarray(end, jnp.float32) - start)
+
+    return value
+
+
+def exponential(start: ArrayLike, end: ArrayLike, half_life: ArrayLike) -> Schedule:
+    """From `start` towards `end`, the distance halved every `half_life` environment steps."""
+    checks.in_range("half_life", half_life, 0, float("inf"), open_low=True)
+    return lambda now: end + (start - jnp.asarray(end, jnp.float32)) * jnp.exp2(
+        -jnp.asarray(now, jnp.float32) / half_life
+    )
+
+
+def glie(steps: ArrayLike, floor: ArrayLike = 0.0) -> Schedule:
+    """1/k in the k-th span of `steps` environment steps: greedy in the limit with infinite exploration.
+
+    Singh et al. (2000), section 2. With a floor above 0 it is no longer greedy in the limit.
+    """
+    checks.in_range("steps of a GLIE schedule", steps, 0, float("inf"), open_low=True)
+    return lambda now: jnp.maximum(floor, 1.0 / (1.0 + jnp.floor(jnp.asarray(now, jnp.float32) / steps)))
+
+
+def ladder(num_envs: int, base: float = 0.4, alpha: float = 7.0) -> Array:
+    """One epsilon per actor, base^(1 + alpha i / (N - 1)), [N] (Horgan et al. 2018, section 4.1)."""
+    checks.at_least("num_envs of an epsilon ladder", num_envs, 2)
+    checks.in_range("base", base, 0, 1)
+    return jnp.asarray(base, jnp.float32) ** (1.0 + alpha * jnp.arange(num_envs) / (num_envs - 1))
+
+
+def as_schedule(value: ArrayLike | Schedule) -> Schedule:
+    """A schedule itself, or a number as a constant one."""
+    return value if callable(value) else constant(value)
+
+
+def split_mask(obs: PyTree) -> tuple[PyTree, Array | None]:
+    """The observation without its action mask, and the mask [A], None where every action is always allowed."""
+    return (obs.observation, obs.action_mask) if isinstance(obs, Masked) else (obs, None)
+
+
+def masked(q: Array, mask: Array | None) -> Array:
+    """Values with forbidden actions at minus infinity."""
+    return q if mask is None else jnp.where(mask, q, -jnp.inf)
+
+
+def greedy(q: Array, key: Array | None = None, mask: Array | None = None) -> Array:
+    """The best allowed action of q [..., A]; ties go to the first index, or with a key to any at random."""
+    q = masked(q, mask)
+    if key is None:
+        return jnp.argmax(q, axis=-1).astype(jnp.int32)
+    return _any_of(_best(q), jax.random.uniform(key, q.shape))
+
+
+def epsilon_greedy(q: Array, epsilon: ArrayLike, key: Array, mask: Array | None = None) -> Array:
+    """With probability epsilon any allowed action, else the best of q [..., A], ties broken at random."""
+    noise = jax.random.uniform(key, (*q.shape[:-1], q.shape[-1] + 1))  # one draw: a coin beside A tie-breakers
+    allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
+    explores = noise[..., -1:] < epsilon
+    return _any_of(jnp.where(explores, allowed, _best(masked(q, mask))), noise[..., :-1])
+
+
+def epsilon_greedy_probabilities(q: Array, epsilon: ArrayLike, mask: Array | None = None) -> Array:
+    """The probabilities [..., A] with which `epsilon_greedy` chooses from q [..., A]."""
+    allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
+    best = _best(masked(q, mask))
+    uniform = allowed / jnp.sum(allowed, axis=-1, keepdims=True)
+    return epsilon * uniform + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)
+
+
+def boltzmann(q: Array, temperature: ArrayLike, key: Array, mask: Array | None = None) -> Array:
+    """An action with probability proportional to exp(q / temperature) (Sutton & Barto, equation 2.11's softmax)."""
+    checks.in_range("temperature", temperature, 0, float("inf"), open_low=True)
+    return jax.random.categorical(key, masked(q, mask) / temperature, axis=-1).astype(jnp.int32)
+
+
+def _best(q: Array) -> Array:
+    chex.assert_rank(q, set(range(1, 8)))
+    return q >= jnp.max(q, axis=-1, keepdims=True)
+
+
+def _any_of(candidates: Array, noise: Array) -> Array:
+    return jnp.argmax(jnp.where(candidates, noise, -1.0), axis=-1).astype(jnp.int32)
