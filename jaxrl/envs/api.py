@@ -1,0 +1,157 @@
+"""What an environment is, and the one place that adds the clock, truncation, auto-reset and the final observation.
+
+An environment file holds `Params`, `State` and pure functions for ONE environment; `PureEnvironment` composes them into
+the interface of gymnax 1.0. Adapters of foreign environments bring `reset_env` and `step_env` of their own and
+share `reset` and `step` below.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl.types import PyTree
+
+Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]  # obs, state, reward, terminated, truncated, info
+
+
+class Environment(Protocol):
+    """One environment as pure functions, hashable: vmap makes thousands of it. Signatures of gymnax 1.0.
+
+    `params=None` means `default_params`. `params.max_steps_in_episode`, where there is one, is the time limit.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def default_params(self) -> Any: ...
+    @property
+    def num_actions(self) -> int: ...
+
+    def reset(self, key: Array, params: Any = None) -> tuple[PyTree, PyTree]:
+        """(obs, state) of a new episode."""
+        ...
+
+    def step(self, key: Array, state: PyTree, action: ArrayLike, params: Any = None) -> Step:
+        """One step, then a reset in the same call where the episode ended.
+
+        obs and state are the new episode's after an end; reward, `terminated`, `truncated` and
+        `info["final_observation"]` (the true next observation) are always the step's own.
+        """
+        ...
+
+    def reset_env(self, key: Array, params: Any) -> tuple[PyTree, PyTree]: ...
+
+    def step_env(
+        self, key: Array, state: PyTree, action: ArrayLike, params: Any
+    ) -> tuple[PyTree, PyTree, Array, Array, dict[str, Any]]:
+        """(obs, state, reward, terminated, info): the step alone, with neither time limit nor reset."""
+        ...
+
+    def is_truncated(self, state: PyTree, params: Any) -> Array: ...
+    def observation_space(self, params: Any) -> Any: ...
+    def action_space(self, params: Any = None) -> Any: ...
+
+
+@partial(jax.jit, static_argnums=0)
+def reset(env: Any, key: Array, params: Any = None) -> tuple[PyTree, PyTree]:
+    """`Environment.reset`."""
+    return env.reset_env(key, env.default_params if params is None else params)
+
+
+@partial(jax.jit, static_argnums=0)
+def step(env: Any, key: Array, state: PyTree, action: ArrayLike, params: Any = None) -> Step:
+    """`Environment.step`: `step_env`, `is_truncated` and a reset, of which `terminated | truncated` selects."""
+    params = env.default_params if params is None else params
+    step_key, reset_key = jax.random.split(key) if env.splits(params) else (key, key)
+    obs, state, reward, terminated, info = env.step_env(step_key, state, action, params)
+    truncated = env.is_truncated(state, params)
+    info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": obs}
+    fresh = env.reset_env(reset_key, params)
+    obs, state = jax.tree.map(partial(jnp.where, terminated | truncated), fresh, (obs, state))
+    return obs, state, reward, terminated, truncated, info
+
+
+def always(params: Any) -> bool:
+    """True: `splits_fn` where reset and step both draw."""
+    del params
+    return True
+
+
+def never(params: Any) -> bool:
+    """False: `splits_fn` where at most one of reset and step draws."""
+    del params
+    return False
+
+
+@dataclass(frozen=True)
+class PureEnvironment:
+    """An `Environment` composed of pure functions for one environment. See `cartpole.py` for the shortest example.
+
+    State is a NamedTuple with a field `time` (int32 [], steps since the reset): `reset_fn` sets it to 0, the clock is
+    kept here. Params has a field `max_steps_in_episode`. Both are pytrees; the default params are hashable.
+    """
+
+    name: str
+    default_params: Any
+    num_actions: int
+    reset_fn: Callable[[Array, Any], Any]  # (key, params) -> State
+    step_fn: Callable[[Array, Any, ArrayLike, Any], tuple[Any, Array, Array]]  # (key, state, action, params) ->
+    # (State, reward float32 [], terminated bool [])
+    observe_fn: Callable[[Any, Any], PyTree]  # (state, params) -> obs
+    observation_space_fn: Callable[[Any], Any]  # (params) -> Space
+    action_space_fn: Callable[[Any], Any]  # (params) -> Space
+    render_fn: Callable[[Any, Any], str] | None = None  # (state, params) -> ANSI text
+    check_fn: Callable[[Any], None] | None = None  # (params): ValueError where a concrete value is out of range
+    # False where reset_fn and step_fn do not both draw: then the key serves the one that does, and no split is paid
+    splits_fn: Callable[[Any], bool] = always
+
+    reset = reset
+    step = step
+
+    def reset_env(self, key: Array, params: Any) -> tuple[PyTree, Any]:
+        state = self.reset_fn(key, params)
+        return self.observe_fn(state, params), state
+
+    def step_env(
+        self, key: Array, state: Any, action: ArrayLike, params: Any
+    ) -> tuple[PyTree, Any, Array, Array, dict[str, Any]]:
+        time = state.time + 1
+        state, reward, terminated = self.step_fn(key, state, action, params)
+        state = state._replace(time=time)
+        return self.observe_fn(state, params), state, reward, terminated, {}
+
+    def is_truncated(self, state: Any, params: Any) -> Array:
+        return state.time >= params.max_steps_in_episode
+
+    def get_obs(self, state: Any, params: Any = None, key: Array | None = None) -> PyTree:
+        """The observation of a state (gymnax's name)."""
+        del key
+        return self.observe_fn(state, self.default_params if params is None else params)
+
+    def observation_space(self, params: Any = None) -> Any:
+        return self.observation_space_fn(self.default_params if params is None else params)
+
+    def action_space(self, params: Any = None) -> Any:
+        return self.action_space_fn(self.default_params if params is None else params)
+
+    def render(self, state: Any, params: Any = None) -> str:
+        """The state as text for a terminal. Raises ValueError where the environment draws none."""
+        if self.render_fn is None:
+            raise ValueError(f"{self.name} has no text rendering; give its PureEnvironment a render_fn")
+        return self.render_fn(state, self.default_params if params is None else params)
+
+    def splits(self, params: Any) -> bool:
+        """Whether `step` must give `step_env` and `reset_env` a key each."""
+        return self.splits_fn(params)
+
+    def with_params(self, params: Any) -> "PureEnvironment":
+        """This environment with other default params. Raises ValueError where one is out of range."""
+        if self.check_fn is not None:
+            self.check_fn(params)
+        return replace(self, default_params=params)

@@ -1,0 +1,124 @@
+"""Environments by name: `make`, `register`, `list_ids`, `signature`."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrl import checks
+from jaxrl.envs import gymnax
+from jaxrl.envs.api import Environment
+from jaxrl.envs.cartpole import cartpole
+from jaxrl.envs.corridor import corridor
+from jaxrl.envs.frozen_lake import frozen_lake, frozen_lake_8x8
+
+_factories: dict[str, Callable[..., Any]] = {
+    "CartPole-v1": cartpole,
+    "Corridor-v0": corridor,
+    "FrozenLake-v1": frozen_lake,
+    "FrozenLake8x8-v1": frozen_lake_8x8,
+}
+_GYMNAX = "gymnax:"
+
+
+class Override(NamedTuple):
+    """One setting of an environment."""
+
+    type: type
+    default: Any
+
+
+def list_ids() -> list[str]:
+    """The ids that `make` knows, sorted; `gymnax:ID` comes on top for every id of an installed gymnax."""
+    return sorted(_factories)
+
+
+def register(env_id: str, factory: Callable[..., Any], overwrite: bool = False) -> None:
+    """Let `make(env_id, **overrides)` build environments by `factory`, a function whose arguments have defaults.
+
+    Raises ValueError for a bad id, for one that is taken unless `overwrite`, and for a factory that is no function.
+    """
+    if not isinstance(env_id, str) or not env_id or env_id.startswith(_GYMNAX):
+        raise ValueError(f"environment id is {env_id!r}; it must be a non-empty string that does not start with {_GYMNAX!r}")
+    if not callable(factory):
+        raise ValueError(f"factory of {env_id!r} is {factory!r}; it must be a function that returns an Environment")
+    if env_id in _factories and not overwrite:
+        raise ValueError(f"environment id {env_id!r} is taken; choose another or pass overwrite=True")
+    _factories[env_id] = factory
+
+
+def make(env_id: str, **overrides: Any) -> tuple[Environment, Any]:
+    """(env, params) of an id; an override is an argument of the environment's factory or a field of its params.
+
+    `env.default_params` are the params returned. `signature(env_id)` lists the overrides. To vary a number
+    over environments, vmap over `params` instead. Raises ValueError for an unknown id or override, and for a bad value.
+    """
+    factory = _find(env_id)
+    known = _arguments(factory)
+    chosen = {name: _value(env_id, name, overrides[name], known[name]) for name in overrides if name in known}
+    env = factory(**chosen)
+    params = env.default_params
+    fields = _fields(params)
+    for name in overrides:
+        checks.one_of(f"override of {env_id}", name, [*known, *fields])
+    changes = {n: _value(env_id, n, v, fields[n]) for n, v in overrides.items() if n not in known}
+    if changes:
+        params = _replace(params, changes)
+        env = env.with_params(params)
+    return env, params
+
+
+def signature(env_id: str) -> dict[str, Override]:
+    """The overrides that `make(env_id, ...)` takes. Raises ValueError for an unknown id."""
+    factory = _find(env_id)
+    settings = _arguments(factory) | {n: v for n, v in _fields(factory().default_params).items()}
+    return {name: Override(type(default), default) for name, default in settings.items()}
+
+
+def _find(env_id: str) -> Callable[..., Any]:
+    if isinstance(env_id, str) and env_id.startswith(_GYMNAX):
+        return gymnax.factory(env_id.removeprefix(_GYMNAX))
+    if env_id not in _factories:
+        near = difflib.get_close_matches(str(env_id), list_ids(), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(list_ids())}"
+        raise ValueError(f"unknown environment {env_id!r}{hint}")
+    return _factories[env_id]
+
+
+def _arguments(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The keyword arguments of a factory and their defaults."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _fields(params: Any) -> dict[str, Any]:
+    """Field names and values of a dataclass or NamedTuple."""
+    names = [f.name for f in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else params._fields
+    return {name: getattr(params, name) for name in names}
+
+
+def _replace(params: Any, changes: dict[str, Any]) -> Any:
+    if dataclasses.is_dataclass(params) and not isinstance(params, type):
+        return dataclasses.replace(params, **changes)
+    return params._replace(**changes)
+
+
+def _value(env_id: str, name: str, value: Any, default: Any) -> Any:
+    """`value` as a plain Python object of the default's type. Raises ValueError where it is of another."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    wanted: Any = type(default)
+    if wanted is float and checks.is_number(value):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} of {env_id} is {value!r}; it must be a finite number")
+        return float(value)
+    if wanted is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if type(value) is not wanted and default is not None:
+        hint = "; to vary it over environments, vmap over params" if hasattr(value, "shape") else ""
+        raise ValueError(f"{name} of {env_id} is {value!r}; it must be of type {wanted.__name__}, as {default!r}{hint}")
+    return value
