@@ -1,7 +1,7 @@
 """What an environment is, and the one place that adds the clock, truncation, auto-reset and the final observation.
 
 An environment file holds `Params`, `State` and pure functions for ONE environment; `PureEnvironment` composes them into
-the interface of gymnax 1.0. Adapters of foreign environments bring `reset_env` and `step_env` of their own and
+the interface of gymnax 1.0. Adapters of foreign environments bring `reset_env`, `step_env` and `select` of their own and
 share `reset` and `step` below.
 """
 
@@ -73,8 +73,13 @@ def step(env: Any, key: Array, state: PyTree, action: ArrayLike, params: Any = N
     truncated = env.is_truncated(state, params)
     info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": obs}
     fresh = env.reset_env(reset_key, params)
-    obs, state = jax.tree.map(partial(jnp.where, terminated | truncated), fresh, (obs, state))
+    obs, state = env.select(terminated | truncated, fresh, (obs, state), params)
     return obs, state, reward, terminated, truncated, info
+
+
+def select(done: Array, fresh: PyTree, stepped: PyTree) -> PyTree:
+    """`fresh` where the episode is done, else `stepped`, leaf by leaf."""
+    return jax.tree.map(partial(jnp.where, done), fresh, stepped)
 
 
 def always(params: Any) -> bool:
@@ -125,6 +130,11 @@ class PureEnvironment:
         state, reward, terminated = self.step_fn(key, state, action, params)
         state = state._replace(time=time)
         return self.observe_fn(state, params), state, reward, terminated, {}
+
+    def select(self, done: Array, fresh: PyTree, stepped: PyTree, params: Any) -> tuple[PyTree, Any]:
+        """(obs, state). Observing the selected state compiles to a fraction of selecting between two observations."""
+        state = select(done, fresh[1], stepped[1])
+        return self.observe_fn(state, params), state
 
     def is_truncated(self, state: Any, params: Any) -> Array:
         return state.time >= params.max_steps_in_episode

@@ -36,6 +36,10 @@ class GymnaxEnvironment:
     ) -> tuple[PyTree, PyTree, Array, Array, dict[str, Any]]:
         return self.inner.step_env(key, state, action, params)
 
+    def select(self, done: Array, fresh: PyTree, stepped: PyTree, params: Any) -> tuple[PyTree, PyTree]:
+        del params  # observations may be random: they cannot be made again from the state
+        return api.select(done, fresh, stepped)
+
     def is_truncated(self, state: PyTree, params: Any) -> Array:
         return self.inner.is_truncated(state, params)
 
