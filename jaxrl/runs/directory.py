@@ -1,0 +1,130 @@
+"""The run directory: made once, never written over, every whole file written atomically."""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+CONFIG, METRICS, SUMMARY, CURVE = "config.json", "metrics.jsonl", "summary.json", "curve.png"
+
+
+def default_path(recipe: str, env_name: str, seed: int, root: Path = Path("runs")) -> Path:
+    """The first free one of runs/RECIPE-ENV-seedS, runs/RECIPE-ENV-seedS-2, ..."""
+    name = f"{recipe}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env_name).strip('-.') or 'env'}-seed{seed}"
+    path, k = root / name, 1
+    while path.exists() or path.is_symlink():
+        k += 1
+        path = root / f"{name}-{k}"
+    return path
+
+
+def make_root(path: Path) -> None:
+    """Makes the directory that holds a run by default. Raises ValueError where it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot make {path.parent}: {error.strerror or error}; choose another place with --out"
+        ) from error
+
+
+def check(path: Path, force: bool = False) -> None:
+    """Raises ValueError where no run can be written at `path`; writes nothing."""
+    text = str(path)
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError(
+            f"out is {text!r}; a directory's name holds no newline, NUL or other control character"
+        )
+    try:
+        if path.is_dir():
+            held = sorted(entry.name for entry in path.iterdir())
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise ValueError(f"cannot write to {text}: no permission; choose another --out")
+            if held and CONFIG not in held:
+                raise ValueError(f"{text} holds {held[0]!r} and is no run; choose an empty or a new --out")
+            if held and not force:
+                raise ValueError(
+                    f"{text} holds another run; choose another --out, or --force to move it aside"
+                )
+            if held and path.resolve() in (Path.cwd(), *Path.cwd().parents):
+                raise ValueError(
+                    f"cannot move {text} aside: it holds the working directory; choose another --out"
+                )
+            return
+        if path.exists() or path.is_symlink():
+            raise ValueError(f"{text} is a file, not a directory; choose another --out")
+        parent = path.absolute().parent
+        if not parent.is_dir():
+            raise ValueError(f"cannot make {text}: {parent} is no directory; make it first (mkdir -p)")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise ValueError(f"cannot make {text}: no permission to write to {parent}; choose another --out")
+    except OSError as error:
+        raise ValueError(f"cannot use {text}: {error.strerror or error}; choose another --out") from error
+
+
+def create(path: Path, force: bool = False) -> Path | None:
+    """Makes the run directory and claims it; returns where a run that was there has been moved (`force`).
+
+    Of two processes that ask for one directory, one gets it. Raises ValueError as `check` does.
+    """
+    check(path, force)
+    try:
+        aside = _move_aside(path) if path.is_dir() and any(path.iterdir()) else None
+        path.mkdir(exist_ok=True)
+        (path / METRICS).open("x").close()
+    except FileExistsError as error:
+        raise ValueError(f"{path} was taken by another run just now; choose another --out") from error
+    except OSError as error:
+        raise ValueError(f"cannot make {path}: {error.strerror or error}; choose another --out") from error
+    return aside
+
+
+def discard(path: Path) -> None:
+    """Removes a run directory that holds nothing but its own first files: a run stopped before it learned."""
+    for name in (METRICS, CONFIG):
+        (path / name).unlink(missing_ok=True)
+    try:
+        path.rmdir()
+    except OSError:
+        pass  # something else is in it: not ours to remove
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file so that a reader, or a crash at any moment, sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as strict JSON: a number that is not finite becomes null."""
+    write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity as None, since JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _move_aside(path: Path) -> Path:
+    k = 1
+    while (aside := path.with_name(f"{path.name}.old-{k}")).exists():
+        k += 1
+    return path.rename(aside)

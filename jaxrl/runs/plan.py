@@ -1,0 +1,130 @@
+"""A run decided but not begun: everything checked and its shapes known, nothing compiled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxrl import prng, recipes
+from jaxrl.envs import registry
+from jaxrl.evaluate import Evaluation, evaluate
+from jaxrl.runs import config as configs
+from jaxrl.runs import memory
+from jaxrl.train import Run, make_run, vmap_run
+from jaxrl.types import PyTree
+
+_EVALUATION = 0x6576616C  # folded into a seed's key: a stream that its training never draws from
+
+
+class Chosen(NamedTuple):
+    """An environment as it was asked for."""
+
+    env: Any
+    params: PyTree
+    id: str | None  # None: an object that no id makes
+    overrides: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be. `shapes` is its RunState as `jax.ShapeDtypeStruct`."""
+
+    recipe: str
+    chosen: Chosen
+    config: Any
+    setup: recipes.Setup
+    run: Run  # for `seeds` > 1 over a leading axis of seeds
+    seed: int
+    seeds: int
+    shapes: Any
+    custom_network: bool
+
+    @property
+    def env_name(self) -> str:
+        return self.chosen.id or self.chosen.env.name
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that one seed learns."""
+        return sum(leaf.size for leaf in jax.tree.leaves(learned(self.shapes.agent))) // self.seeds
+
+    @property
+    def replay_bytes(self) -> int:
+        return memory.bytes_of(self.shapes.buffer)
+
+    def evaluation(self, episodes: int) -> jax.stages.Wrapped:
+        """A jitted function (agent state, `evaluation_keys()`) -> greedy episodes [E], or [seeds, E]."""
+        chosen = self.chosen
+
+        def play(state: PyTree, key: Array) -> Evaluation:
+            return evaluate(chosen.env, chosen.params, self.setup.agent, state, key, episodes)
+
+        return jax.jit(play if self.seeds == 1 else jax.vmap(play))
+
+    def evaluation_keys(self, seed: int | None = None) -> Array:
+        """A stream that training from `seed` (by default the run's own) never draws from."""
+        found = keys(self.seed if seed is None else seed, self.seeds)
+        fold = jax.random.fold_in if self.seeds == 1 else jax.vmap(jax.random.fold_in, (0, None))
+        return fold(found, _EVALUATION)
+
+
+def choose(env: Any, overrides: Mapping[str, Any] | None = None, params: PyTree = None) -> Chosen:
+    """An id, an Environment object, or the pair (env, params) of `jaxrl.make`, with its params resolved."""
+    overrides = dict(overrides or {})
+    if isinstance(env, str):
+        made, defaults = registry.make(env, **overrides)
+        return Chosen(
+            made, defaults if params is None else params, env if params is None else None, overrides
+        )
+    if overrides:
+        raise ValueError("env_overrides go with an environment's id; give an object its params instead")
+    if isinstance(env, tuple) and len(env) == 2:
+        env, params = env[0], env[1] if params is None else params
+    for name in (
+        "reset",
+        "step",
+        "reset_env",
+        "step_env",
+        "is_truncated",
+        "observation_space",
+        "action_space",
+    ):
+        if not callable(getattr(env, name, None)):
+            raise ValueError(
+                f"{env!r} is no environment: it has no {name}(); give an id such as 'CartPole-v1'"
+            )
+    found: Any = env
+    return Chosen(found, found.default_params if params is None else params, None, {})
+
+
+def prepare(
+    recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int = 1, network: Any = None
+) -> Plan:
+    """Checks everything that can be checked without compiling. Raises ValueError in one line."""
+    configs.check_seeds(seed, seeds)
+    setup = recipes.build(recipe, config, chosen.env, chosen.params, network)
+    run = make_run(chosen.env, chosen.params, setup.agent, setup.buffer, setup.loop)
+    run = vmap_run(run) if seeds > 1 else run
+    shapes = jax.eval_shape(lambda: run.init(keys(seed, seeds)))
+    plan = Plan(recipe, chosen, config, setup, run, seed, seeds, shapes, network is not None)
+    memory.check(memory.bytes_of(shapes), plan.replay_bytes, memory.available())
+    jax.eval_shape(plan.evaluation(config.eval_episodes), shapes.agent, plan.evaluation_keys())
+    return plan
+
+
+def keys(seed: int, seeds: int) -> Array:
+    """The key of `seed`, or of several from it on: [seeds]."""
+    return (
+        prng.key(seed) if seeds == 1 else jax.vmap(prng.key)(np.arange(seed, seed + seeds).astype(np.uint32))
+    )
+
+
+def learned(state: PyTree) -> PyTree:
+    """What an agent's state holds of the solution: network parameters or the table, else all of it."""
+    for name in ("params", "q"):
+        if hasattr(state, name):
+            return getattr(state, name)
+    return state
