@@ -37,7 +37,7 @@ def dqn(
         observation, _ = explore.split_mask(obs)
         return network.apply(params, observation), carry
 
-    def td_loss(params: PyTree, target: PyTree, window: Transition, key: Array) -> tuple[Array, Array]:
+    def td_loss(params: PyTree, target: PyTree, window: Transition, key: Array):
         del key
         step = returns.n_step(window, gamma)
         observation, _ = explore.split_mask(step.obs)
@@ -46,7 +46,8 @@ def dqn(
         next_q = network.apply(target, next_observation)
         chooser = network.apply(jax.lax.stop_gradient(params), next_observation) if double else next_q
         error = step.reward + step.discount * next_q[explore.greedy(chooser, mask=mask)] - q
-        return optax.huber_loss(error) if loss == "huber" else jnp.square(error), jnp.abs(error)
+        value = optax.huber_loss(error) if loss == "huber" else jnp.square(error)
+        return value, jnp.abs(error), {"q": q}
 
     return value.value_agent(
         network.init, values, td_loss, optimizer or optax.adam(1e-3), target_update or value.polyak(0.005), epsilon

@@ -1,5 +1,6 @@
 """SARSA (Rummery & Niranjan 1994) and expected SARSA (van Seijen et al. 2009)."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -20,7 +21,7 @@ def sarsa(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **optio
     def target(q, window: Transition, key: Array, epsilon: Array) -> Array:
         if window.reward.shape[0] != 2:
             raise ValueError(f"sarsa got windows of {window.reward.shape[0]} steps; use a buffer with window=2")
-        first, second = (_at(window, i) for i in (0, 1))
+        first, second = (jax.tree.map(lambda leaf: leaf[i], window._replace(carry=())) for i in (0, 1))
         next_q = q(first.next_obs)
         _, mask = explore.split_mask(first.next_obs)
         drawn = explore.epsilon_greedy(next_q, epsilon, key, mask)

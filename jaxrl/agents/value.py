@@ -19,8 +19,8 @@ from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
 
 # (params, carry, obs, key) -> (q [A], carry)
 Values = Callable[[PyTree, PyTree, PyTree, Array], tuple[Array, PyTree]]
-# (params, target, window [T, ...], key) -> (loss [], priority [])
-Loss = Callable[[PyTree, PyTree, Transition, Array], tuple[Array, Array]]
+# (params, target, window [T, ...], key) -> (loss [], priority [], metrics [])
+Loss = Callable[[PyTree, PyTree, Transition, Array], tuple[Array, Array, Metrics]]
 # (params, target, updates) -> target
 TargetUpdate = Callable[[PyTree, PyTree, Array], PyTree]
 
@@ -68,8 +68,8 @@ def value_agent(
 ) -> Agent:
     """An agent without memory of its own that descends the mean of the weighted losses of a batch.
 
-    `init_params(key, obs)` takes one observation. The update's metrics are `loss` and `q`, the mean greedy
-    value of the batch's first observations under the parameters before the step.
+    `init_params(key, obs)` takes one observation. The update's metrics are `loss`, weighted as it was descended, and
+    the means of the loss's own.
     """
     epsilon = explore.as_schedule(epsilon)
 
@@ -94,16 +94,18 @@ def value_agent(
         del steps
         keys = jax.random.split(key, sample.weight.shape[0])
 
-        def batch_loss(params: PyTree) -> tuple[Array, tuple[Array, Array]]:
-            losses, priorities = jax.vmap(loss, (None, None, 0, 0))(params, state.target, sample.window, keys)
+        def batch_loss(params: PyTree) -> tuple[Array, tuple[Array, Metrics]]:
+            vmapped = jax.vmap(loss, (None, None, 0, 0))
+            losses, priorities, metrics = vmapped(params, state.target, sample.window, keys)
             chex.assert_equal_shape([losses, priorities, sample.weight])
-            return jnp.mean(sample.weight * losses), priorities
+            mean = jnp.mean(sample.weight * losses)
+            return mean, (priorities, {"loss": mean, **jax.tree.map(jnp.mean, metrics)})
 
-        (value, priority), gradient = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+        gradient, (priority, metrics) = jax.grad(batch_loss, has_aux=True)(state.params)
         change, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, change)
         updates = state.updates + 1
         target = target_update(params, state.target, updates)
-        return ValueState(params, target, optimizer_state, updates), priority, {"loss": value}
+        return ValueState(params, target, optimizer_state, updates), priority, metrics
 
     return Agent(init, lambda num_envs: (), act, update)

@@ -108,7 +108,7 @@ def prioritized(
     def fresh(state: PrioritizedState, clock: Array, steps: int) -> Sample:
         return storage.fresh(ring, state.store, clock, steps)
 
-    return Buffer(init, add, sample, update, fresh, min_steps=window)
+    return Buffer(init, add, sample, update, fresh, min_steps=window, ahead=stale_priorities)
 
 
 def _draw(mass: Array, unit: Array) -> Array:

@@ -1,0 +1,53 @@
+"""What several tests need: small environments whose answers are known, and a reader of compiled programs."""
+
+import re
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrl import spaces
+from jaxrl.envs.api import PureEnvironment, never
+from jaxrl.types import Masked
+
+
+class Params(NamedTuple):
+    max_steps_in_episode: int = 5
+
+
+class State(NamedTuple):
+    place: Array  # [] int32
+    time: Array  # [] int32
+
+
+def masked_env() -> PureEnvironment:
+    """Four places in a ring and three actions, of which `place % 3` alone pays and `(place + 1) % 3` is forbidden.
+
+    Taking the forbidden action pays 100, so that an agent which ignores the mask gives itself away.
+    """
+
+    def observe(state: State, params: Params) -> Masked:
+        return Masked(state.place, jnp.arange(3) != (state.place + 1) % 3)
+
+    def step(key, state: State, action, params: Params):
+        reward = jnp.where(action == state.place % 3, 1.0, 0.0)
+        reward = jnp.where(action == (state.place + 1) % 3, 100.0, reward)
+        return State((state.place + 1) % 4, state.time), reward, jnp.zeros((), bool)
+
+    return PureEnvironment(
+        "Masked-v0",
+        Params(),
+        num_actions=3,
+        reset_fn=lambda key, params: State(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
+        step_fn=step,
+        observe_fn=observe,
+        observation_space_fn=lambda params: spaces.Discrete(4),
+        action_space_fn=lambda params: spaces.Discrete(3),
+        splits_fn=never,
+    )
+
+
+def copies_of(text: str, shape: tuple[int, ...]) -> list[str]:
+    """The copy instructions of an array of `shape` in a compiled program's text."""
+    dims = ",".join(map(str, shape))
+    return re.findall(rf"^.*= \w+\[{dims}\]\S* copy\(.*$", text, flags=re.M)
