@@ -1,13 +1,13 @@
 """A fast counter-based generator behind jax.random's own API.
 
-`key(seed)` makes a new-style typed key. Everything in `jax.random` then works on it as on any other key, under jit,
-vmap, scan and shard_map, except `jax.random.poisson`, which jax has for threefry keys only. Threefry keys stay
-what they are: nothing here changes a default of jax.
+`key(seed)` makes a new-style typed key. Everything in `jax.random` then works on it as on any other key, also
+under jit, vmap, scan and shard_map, except `jax.random.poisson`, which jax has for threefry keys only.
+Threefry keys stay what they are: nothing here changes a default of jax.
 
-A key is two uint32 words. One block maps a key, a counter and a domain to 64 bits in 20 integer operations (14
-for the 32 bits of one draw), against more than 100 of threefry. It is a Weyl sequence on the counter, then rounds
-of xor-shift and multiplication that alternate between the two words. The multipliers are those of C. Wellons'
-lowbias32 and triple32, https://nullprogram.com/blog/2018/07/31/. By construction:
+A key is two uint32 words. One block maps a key, a counter and a domain to 64 bits in 20 integer operations
+(14 for the 32 bits of one draw), against more than 100 of threefry. It is a Weyl sequence on the counter,
+then rounds of xor-shift and multiplication that alternate between the words. The multipliers are those of C.
+Wellons' lowbias32 and triple32, https://nullprogram.com/blog/2018/07/31/. By construction:
 
 * For a fixed counter the block is a bijection of the key, so that repeated splitting never merges two chains.
 * For a fixed key, the 64-bit blocks of all counters and all domains are distinct: children, folded keys and
@@ -142,5 +142,5 @@ def key_from_array(data: Any, name: str) -> jax.Array:
         return jax.random.wrap_key_data(jnp.asarray(data), impl=IMPL if name == NAME else name)
     except (TypeError, ValueError) as error:
         got = f"name {name!r} with {data.dtype}{list(data.shape)}"
-        allowed = f"{NAME!r} with uint32[..., 2], or a name of jax's own, such as 'threefry2x32', with its words"
+        allowed = f"{NAME!r} with uint32[..., 2], or one of jax's own, as 'threefry2x32', with its words"
         raise ValueError(f"these are no keys: got {got}; allowed is {allowed}") from error
