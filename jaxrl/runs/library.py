@@ -70,7 +70,7 @@ def load(
     """(env, params, agent, state) of a run, as `jaxrl.evaluate` takes them: params are the environment's.
 
     The agent's state has a leading axis where the run had several seeds. A run on an environment object or
-    network of one's own needs that object again. Raises ValueError where `run_dir` is no such run, or damaged.
+    network of one's own needs that object again. Raises ValueError if `run_dir` is no such run or damaged.
     """
     plan, state = record.load(Path(run_dir), env, params, network)
     return plan.chosen.env, plan.chosen.params, plan.setup.agent, state

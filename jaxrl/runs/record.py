@@ -64,10 +64,7 @@ def load(folder: Path, env: Any = None, params: PyTree = None, network: Any = No
     """
     settings = read_config(folder)
     checkpoint.verify(folder)
-    try:
-        plan = _rebuild(folder, settings, env, params, network)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / directory.CONFIG} is damaged: {error!r}; restore a copy") from error
+    plan = _rebuild(folder, settings, env, params, network)
     _same_environment(folder, settings["env"], describe_env(plan.chosen))
     return Loaded(plan, checkpoint.load(folder, plan.shapes.agent))
 
