@@ -1,4 +1,4 @@
-"""The command line: what it leaves, what it says, and what it refuses before anything is compiled or written."""
+"""The command line: what it leaves, what it says, and what it refuses before it compiles or writes."""
 
 import json
 import os
@@ -63,7 +63,10 @@ BAD = {
     "unknown environment": (["train", "dqn", "CartPole-v9"], "did you mean 'CartPole-v1'"),
     "misspelt flag": (["train", "dqn", "CartPole-v1", "--num-env", "3"], "did you mean --num-envs"),
     "flag without its group": (["train", "dqn", "CartPole-v1", "--gamma", "1"], "did you mean --agent.gamma"),
-    "misspelt flag in a group": (["train", "dqn", "CartPole-v1", "--agent.gama=1"], "did you mean --agent.gamma"),
+    "misspelt flag in a group": (
+        ["train", "dqn", "CartPole-v1", "--agent.gama=1"],
+        "did you mean --agent.gamma",
+    ),
     "misspelt environment flag": (
         ["train", "q_learning", "FrozenLake-v1", "--env.slippery", "False"],
         "did you mean --env.is-slippery",
@@ -71,10 +74,19 @@ BAD = {
     "stray word": (["train", "dqn", "CartPole-v1", "more"], "'more'"),
     "no value": (["train", "dqn", "CartPole-v1", "--steps"], "--steps"),
     "word for a number": (["train", "dqn", "CartPole-v1", "--num-envs", "four"], "'four' is no whole number"),
-    "fraction for an integer": (["train", "dqn", "CartPole-v1", "--steps", "1.5"], "'1.5' is no whole number"),
-    "infinity for an integer": (["train", "dqn", "CartPole-v1", "--steps", "inf"], "'inf' is no whole number"),
+    "fraction for an integer": (
+        ["train", "dqn", "CartPole-v1", "--steps", "1.5"],
+        "'1.5' is no whole number",
+    ),
+    "infinity for an integer": (
+        ["train", "dqn", "CartPole-v1", "--steps", "inf"],
+        "'inf' is no whole number",
+    ),
     "word for a float": (["train", "dqn", "CartPole-v1", "--agent.gamma", "x"], "'x' is no number"),
-    "word for a truth": (["train", "dqn", "CartPole-v1", "--agent.double", "perhaps"], "neither True nor False"),
+    "word for a truth": (
+        ["train", "dqn", "CartPole-v1", "--agent.double", "perhaps"],
+        "neither True nor False",
+    ),
     "unknown choice": (["train", "dqn", "CartPole-v1", "--agent.loss", "hubber"], "'squared', 'huber'"),
     "no environments": (["train", "dqn", "CartPole-v1", "--num-envs", "0"], "num_envs is 0"),
     "no steps": (["train", "dqn", "CartPole-v1", "--steps", "-5"], "steps is -5"),
@@ -85,12 +97,21 @@ BAD = {
         "use a seed up to 4294967294",
     ),
     "no seeds": (["train", "dqn", "CartPole-v1", "--seeds", "0"], "seeds is 0"),
-    "learning rate nan": (["train", "dqn", "CartPole-v1", "--agent.learning-rate", "nan"], "learning_rate is nan"),
+    "learning rate nan": (
+        ["train", "dqn", "CartPole-v1", "--agent.learning-rate", "nan"],
+        "learning_rate is nan",
+    ),
     "gamma above 1": (["train", "dqn", "CartPole-v1", "--agent.gamma", "1.1"], "agent.gamma is 1.1"),
     "capacity below the window": (["train", "dqn", "CartPole-v1", "--replay.capacity", "16"], "capacity"),
-    "batch above warm-up": (["train", "dqn", "CartPole-v1", "--replay.batch-size", "5000"], "learning_starts"),
+    "batch above warm-up": (
+        ["train", "dqn", "CartPole-v1", "--replay.batch-size", "5000"],
+        "learning_starts",
+    ),
     "warm-up past the end": (["train", "dqn", "CartPole-v1", "--learning-starts", "1e9"], "no update"),
-    "no episodes to evaluate": (["train", "dqn", "CartPole-v1", "--eval-episodes", "0"], "eval_episodes is 0"),
+    "no episodes to evaluate": (
+        ["train", "dqn", "CartPole-v1", "--eval-episodes", "0"],
+        "eval_episodes is 0",
+    ),
     "table on a box": (["train", "q_learning", "CartPole-v1"], "Discrete observation"),
     "continuous actions": (["train", "dqn", "gymnax:Pendulum-v1"], "Discrete action space"),
     "bad environment setting": (["train", "dqn", "CartPole-v1", "--env.gravity", "nan"], "finite"),
@@ -140,7 +161,9 @@ def test_no_permission_is_refused_to_root_too(here, capsys, monkeypatch):
 def test_replay_that_does_not_fit_is_refused(here, capsys, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     err = refused(capsys, ["train", "dqn", "CartPole-v1"])
-    needed, free = (int(re.search(pattern, err)[1]) for pattern in (r"needs (\d+) bytes", r"(\d+) \(.*available"))
+    needed, free = (
+        int(re.search(pattern, err)[1]) for pattern in (r"needs (\d+) bytes", r"(\d+) \(.*available")
+    )
     assert needed > 4_000_000
     assert free == 1_000_000
     monkeypatch.setattr(memory, "available", lambda: None)
@@ -164,7 +187,14 @@ def test_bug_while_training_is_not_called_bad_input(here, capsys, monkeypatch):
 
 
 def test_run_directory(finished, capsys):
-    names = {"config.json", "metrics.jsonl", "summary.json", "curve.png", "agent.safetensors", "manifest.json"}
+    names = {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "curve.png",
+        "agent.safetensors",
+        "manifest.json",
+    }
     assert {path.name for path in finished.iterdir()} == names
     config = json.loads((finished / "config.json").read_text())
     assert config["recipe"] == "q_learning"
@@ -330,7 +360,9 @@ def test_flags_reach_the_run(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(record, "run", lambda plan, reporter, out, stop: asked.append(plan) or _Stub())
     monkeypatch.setattr(commands, "_ending", lambda summary, out: "done")
-    words = "--steps 1e5 --num-envs 1_0 --seed 4 --agent.hidden 8 8 --agent.double false --env.is-slippery False"
+    words = (
+        "--steps 1e5 --num-envs 1_0 --seed 4 --agent.hidden 8 8 --agent.double false --env.is-slippery False"
+    )
     args = ["train", "dqn", "FrozenLake-v1", *words.split(), "--no-cache", "--out", str(tmp_path / "run")]
     assert main(args) == 0
     plan = asked[0]
