@@ -22,10 +22,7 @@ def windows() -> Transition:
     batch = len(PATTERNS)
     steps = np.arange(batch * T, dtype=np.int32).reshape(batch, T)
     return Transition(
-        obs={
-            "id": jnp.asarray(steps),
-            "picture": jnp.asarray(rng.integers(0, 255, (batch, T, 3)), jnp.uint8),
-        },
+        obs={"id": jnp.asarray(steps), "picture": jnp.ones((batch, T, 3), jnp.uint8)},
         action=jnp.asarray(steps % 7),
         reward=jnp.asarray(rng.normal(size=(batch, T)), jnp.float32),
         terminated=jnp.asarray(PATTERNS[..., 0]),
@@ -36,7 +33,7 @@ def windows() -> Transition:
 
 
 def k_step_return(reward, terminated, value, gamma: float, t: int, k: int) -> float:
-    """r_t + gamma r_{t+1} + ... k rewards, and gamma^k times the value after them unless the last terminated."""
+    """r_t + gamma r_{t+1} + ... k rewards, and gamma^k times the value after them unless terminated."""
     total = sum(gamma**i * reward[t + i] for i in range(k))
     return total + (0.0 if terminated[t + k - 1] else gamma**k * value[t + k - 1])
 
