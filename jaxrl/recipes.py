@@ -86,12 +86,12 @@ class TabularAgent:
 
     alpha: float = 1.0
     """step size"""
-    alpha_power: float = 0.8
+    alpha_power: float = 0.6
     """step size is alpha / visits^alpha_power; 0 keeps it at alpha"""
     gamma: float = 0.99
     initial: float = 0.0
     """value of every entry at the start"""
-    epsilon: Exploration = field(default_factory=Exploration)
+    epsilon: Exploration = field(default_factory=lambda: Exploration(end=0.1, fraction=0.5))
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class DQN(Config):
 class Tabular(Config):
     """A table, learned on line."""
 
+    eval_episodes: int = 10_000
     agent: TabularAgent = field(default_factory=TabularAgent)
 
 

@@ -68,13 +68,14 @@ def value_agent(
 ) -> Agent:
     """An agent without memory of its own that descends the mean of the weighted losses of a batch.
 
-    `init_params(key, obs)` takes one observation. The update's metrics are `loss`, weighted as it was descended, and
+    `init_params(key, obs)` takes one observation, without its mask. The update's metrics are `loss`, weighted as it was descended, and
     the means of the loss's own.
     """
     epsilon = explore.as_schedule(epsilon)
 
     def init(key: Array, obs: PyTree) -> ValueState:
-        params = init_params(key, jax.tree.map(lambda leaf: leaf[0], obs))
+        observation, _ = explore.split_mask(obs)
+        params = init_params(key, jax.tree.map(lambda leaf: leaf[0], observation))
         target = jax.tree.map(jnp.copy, params)  # a buffer of its own, or donation would give one away twice
         return ValueState(params, target, optimizer.init(params), jnp.zeros((), jnp.int32))
 
