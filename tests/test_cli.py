@@ -206,7 +206,8 @@ def test_run_directory(finished, capsys):
     assert set(summary) == {"eval", "env_steps", "train_s", "compile_s", "steps_per_s", "seeds"}
     assert {"mean", "std", "episodes", "per_seed"} <= set(summary["eval"])
     assert summary["eval"]["per_seed"] == [summary["eval"]["mean"]]
-    assert (summary["env_steps"], summary["seeds"], summary["eval"]["episodes"]) == (2_000, 1, 100)
+    assert (summary["env_steps"], summary["seeds"]) == (2_000, 1)
+    assert summary["eval"]["episodes"] == config["config"]["eval_episodes"]
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     columns = {"env_steps", "updates", "return", "episodes", "length", "loss", "q", "steps_per_s", "train_s"}
     assert set(rows[0]) == columns
@@ -215,7 +216,8 @@ def test_run_directory(finished, capsys):
 
 
 def test_eval_prints_the_mean_first(finished, capsys):
-    assert main(["eval", str(finished), "--no-cache"]) == 0
+    episodes = json.loads((finished / "config.json").read_text())["config"]["eval_episodes"]
+    assert main(["eval", str(finished), "--no-cache", "--episodes", str(episodes)]) == 0
     numbers = re.findall(r"-?\d+\.\d+", capsys.readouterr().out)
     summary = json.loads((finished / "summary.json").read_text())
     assert float(numbers[0]) == pytest.approx(summary["eval"]["mean"], abs=1e-4)  # the run's seed is 0 too

@@ -37,6 +37,20 @@ class Linear:
         return obs @ next(iter(params.values()))
 
 
+class Endless:
+    """The corridor without a step limit to be seen."""
+
+    name = "Endless-v0"
+    default_params = ()
+
+    def __init__(self):
+        self.inner, self.params = registry.make("Corridor-v0")
+
+    def __getattr__(self, name):
+        method = getattr(self.inner, name)
+        return lambda *args: method(*args[:-1], self.params)
+
+
 class Renamed(Linear):
     def init(self, key, obs):
         return {"v": super().init(key, obs)["w"]}
@@ -91,6 +105,7 @@ def test_chunks_do_not_change_what_is_learned(table, monkeypatch):
     monkeypatch.setattr(host, "UNIT", 5)
     other = library.train("q_learning", "Corridor-v0", seed=3, **TABLE)
     assert len(other.metrics["env_steps"]) < len(table.metrics["env_steps"])
+    assert other.metrics["env_steps"][-1] == 2_000
     equal(other.state, table.state)
     for name in ("episodes", "updates"):
         total = {"episodes": np.sum, "updates": np.max}[name]
@@ -163,6 +178,12 @@ def test_library_refuses_in_one_line(arguments, said, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=said) as caught:
         library.train(**{"recipe": "q_learning", "env": "Corridor-v0", **TABLE, **arguments})
     assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_without_a_limit_is_refused_before_it_trains(tmp_path):
+    with pytest.raises(ValueError, match="no step limit"):
+        library.train("q_learning", Endless(), out=tmp_path / "run", **TABLE)
     assert list(tmp_path.iterdir()) == []
 
 

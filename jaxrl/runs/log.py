@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from jaxrl.runs.directory import finite
 
 PLAIN_SECONDS = 5.0  # between plain progress lines
+NARROW = 72  # columns below which the bar gives way to the numbers
 
 
 class Reporter(Protocol):
@@ -61,7 +62,9 @@ class Live:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         console = Console(file=sys.stdout, highlight=False)
-        columns = [BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}")]
+        columns = [TaskProgressColumn(), TextColumn("{task.description}")]
+        if console.width >= NARROW:
+            columns.insert(0, BarColumn(bar_width=24))
         self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
         self._task = None
 
