@@ -9,3 +9,30 @@ from jaxrl.envs.registry import list_ids, make, register
 from jaxrl.evaluate import evaluate
 from jaxrl.prng import key
 from jaxrl.train import LoopConfig, advance, make_run, vmap_run
+from jaxrl.runs.library import load, train  # last: the function takes the name from the module jaxrl.train
+
+__all__ = [
+    "LoopConfig",
+    "advance",
+    "dqn",
+    "evaluate",
+    "expected_sarsa",
+    "explore",
+    "key",
+    "list_ids",
+    "load",
+    "make",
+    "make_run",
+    "nets",
+    "prioritized",
+    "q_learning",
+    "recent",
+    "recipes",
+    "register",
+    "returns",
+    "sarsa",
+    "spaces",
+    "train",
+    "uniform",
+    "vmap_run",
+]

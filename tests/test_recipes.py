@@ -1,0 +1,97 @@
+import dataclasses
+
+import gymnax
+import pytest
+
+import jaxrl
+from jaxrl import recipes
+
+DQN = recipes.default("dqn")
+TABULAR = recipes.default("q_learning")
+
+
+def build(recipe, config, env_id=None, **overrides):
+    env_id = env_id or ("CartPole-v1" if recipe == "dqn" else "FrozenLake-v1")
+    return recipes.build(recipe, config, *jaxrl.make(env_id, **overrides))
+
+
+def change(config, **changes):
+    """dataclasses.replace, with `agent__gamma` for a field of a part."""
+    for name, value in changes.items():
+        outer, _, inner = name.partition("__")
+        config = dataclasses.replace(
+            config, **{outer: change(getattr(config, outer), **{inner: value}) if inner else value}
+        )
+    return config
+
+
+@pytest.mark.parametrize("steps", [4_800, 9_600, 16_032])
+@pytest.mark.parametrize("unroll", [1, 4, 7])
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_the_budget_is_exact(recipe, unroll, steps):
+    setup = build(recipe, change(recipes.default(recipe), steps=steps, unroll=unroll))
+    assert setup.loop.num_envs * (setup.loop.warmup + setup.iterations * unroll) == steps
+    assert setup.loop.warmup * setup.loop.num_envs >= recipes.default(recipe).learning_starts
+    assert setup.iterations >= 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("dqn", {"steps": 0}, "steps is 0; it must be an integer of at least 1"),
+        ("dqn", {"num_envs": -3}, "num_envs is -3"),
+        ("dqn", {"num_envs": 7, "steps": 20_000}, "steps 20000 is not a multiple of num_envs 7; use 19999 or 20006"),
+        ("dqn", {"unroll": 0}, "unroll is 0"),
+        ("dqn", {"updates": 0}, "updates is 0"),
+        ("dqn", {"eval_episodes": 0}, "eval_episodes is 0"),
+        ("dqn", {"learning_starts": -1}, "learning_starts is -1"),
+        ("dqn", {"learning_starts": 400_000}, "no update would ever run: steps 300000"),
+        ("dqn", {"agent__learning_rate": 0.0}, "learning_rate is 0.0; it must be a finite number in"),
+        ("dqn", {"agent__learning_rate": float("nan")}, "learning_rate is nan"),
+        ("dqn", {"agent__learning_rate": float("inf")}, "learning_rate is inf"),
+        ("dqn", {"agent__learning_rate": "1e-3"}, "learning_rate is '1e-3'"),
+        ("dqn", {"agent__gamma": 1.01}, "gamma is 1.01"),
+        ("dqn", {"agent__n_step": 0}, "n_step is 0"),
+        ("dqn", {"agent__polyak": 0.0}, "polyak is 0.0"),
+        ("dqn", {"agent__target_period": -1}, "target_period is -1"),
+        ("dqn", {"agent__clip_norm": 0.0}, "clip_norm is 0.0"),
+        ("dqn", {"agent__loss": "huge"}, "unknown loss 'huge'; did you mean 'huber'"),
+        ("dqn", {"agent__hidden": (64, 0)}, "hidden is 0"),
+        ("dqn", {"agent__epsilon__end": 1.5}, "epsilon.end is 1.5"),
+        ("dqn", {"agent__epsilon__start": 0.01}, "epsilon.end 0.05 is above agent.epsilon.start 0.01"),
+        ("dqn", {"replay__capacity": 0}, "capacity is 0"),
+        ("dqn", {"replay__capacity": 32}, "capacity=32 is 2 rows of num_envs=16, but window=5"),
+        ("dqn", {"replay__batch_size": 0}, "batch_size is 0"),
+        ("dqn", {"replay__batch_size": 5_000}, "batch_size 5000 is more than the 960 windows"),
+        ("q_learning", {"agent__alpha": 0.0}, "alpha is 0.0"),
+        ("q_learning", {"agent__alpha_power": 2.0}, "alpha_power is 2.0"),
+        ("q_learning", {"agent__gamma": -0.5}, "gamma is -0.5"),
+        ("q_learning", {"agent__initial": float("nan")}, "initial is nan"),
+    ],
+)
+def test_bad_settings_are_refused(recipe, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build(recipe, change(recipes.default(recipe), **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_what_fits_what():
+    with pytest.raises(ValueError, match="unknown recipe 'dqm'; did you mean 'dqn'"):
+        recipes.default("dqm")
+    with pytest.raises(ValueError, match="tabular recipe needs a Discrete observation, but CartPole-v1 has Box"):
+        build("sarsa", TABULAR, "CartPole-v1")
+    with pytest.raises(ValueError, match="takes Tabular"):
+        build("sarsa", DQN)
+    with pytest.raises(ValueError, match="takes no network"):
+        recipes.build("sarsa", TABULAR, *jaxrl.make("FrozenLake-v1"), network=object())
+    env, params = gymnax.make("Pendulum-v1")
+    with pytest.raises(ValueError, match="dqn chooses from Discrete actions, but Pendulum-v1 has"):
+        recipes.build("dqn", DQN, env, params)
+
+
+def test_a_network_learns_a_discrete_observation():
+    setup = build("dqn", DQN, "FrozenLake-v1")
+    env, params = jaxrl.make("FrozenLake-v1")
+    obs, _ = env.reset(jaxrl.key(0), params)
+    kernel = setup.agent.init(jaxrl.key(0), obs[None]).params["params"]["torso"]["Dense_0"]["kernel"]
+    assert kernel.shape == (16, 120)
