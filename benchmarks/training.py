@@ -1,4 +1,4 @@
-"""The whole loop's speed: steps/s, compile time, what is not mathematics, many seeds at once, time to a solved CartPole.
+"""The whole loop's speed: steps/s, compile time, what is not mathematics, many seeds, time to a solved CartPole.
 
     python benchmarks/training.py [--out benchmarks/results/training.json]
 
@@ -21,6 +21,7 @@ import optax
 import jaxrl
 from jaxrl import explore, nets, recipes
 from jaxrl.agents import value
+from jaxrl.agents.value import Network
 from jaxrl.train import Run, make_run, vmap_run
 from jaxrl.types import Agent
 
@@ -33,13 +34,13 @@ class Bench(NamedTuple):
 
     run: Run
     agent: Agent
-    network: nets.QNetwork
+    network: Network
     num_envs: int
     batch: int
 
 
 def purejaxrl_dqn() -> Bench:
-    """The settings of purejaxrl's dqn.py for CartPole: 10 environments, batch 128, one update in 10 steps, MLP 120-84."""
+    """purejaxrl's dqn.py on CartPole: 10 environments, batch 128, one update in 10 steps, MLP 120-84."""
     env, params = jaxrl.make("CartPole-v1")
     network = nets.QNetwork(2, nets.MLP((120, 84)))
     agent = jaxrl.dqn(

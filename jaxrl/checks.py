@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ def is_number(value: Any) -> bool:
 
 def at_least(name: str, value: Any, low: int) -> None:
     """Raises ValueError unless `value` is an integer >= low."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {low}")
 
 
@@ -21,9 +22,12 @@ def in_range(
     name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False
 ) -> None:
     """Raises ValueError where a concrete number is not finite or not in [low, high]; an open end is excluded."""
-    if not is_number(value) and not isinstance(value, (str, bool, type(None))):
+    if isinstance(value, (str, bool, type(None))):
+        inside = False
+    elif is_number(value):
+        inside = math.isfinite(value) and low <= value <= high
+    else:
         return  # traced, or an array: only its user can check it
-    inside = is_number(value) and math.isfinite(value) and low <= value <= high
     if not inside or (open_low and value == low) or (open_high and value == high):
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise ValueError(f"{name} is {value!r}; it must be a finite number in {interval}")

@@ -24,8 +24,8 @@ def linear(start: ArrayLike, end: ArrayLike, steps: ArrayLike) -> Schedule:
     checks.in_range("steps of a linear schedule", steps, 0, float("inf"), open_low=True)
 
     def value(now: ArrayLike) -> Array:
-        done = jnp.clip(jnp.asarray(now, jnp.float32) / steps, 0.0, 1.0)
-        return start + done * (jnp.asarray(end, jnp.float32) - start)
+        first, last = jnp.asarray(start, jnp.float32), jnp.asarray(end, jnp.float32)
+        return first + jnp.clip(jnp.asarray(now, jnp.float32) / steps, 0.0, 1.0) * (last - first)
 
     return value
 
@@ -33,9 +33,12 @@ def linear(start: ArrayLike, end: ArrayLike, steps: ArrayLike) -> Schedule:
 def exponential(start: ArrayLike, end: ArrayLike, half_life: ArrayLike) -> Schedule:
     """From `start` towards `end`, the distance halved every `half_life` environment steps."""
     checks.in_range("half_life", half_life, 0, float("inf"), open_low=True)
-    return lambda now: end + (start - jnp.asarray(end, jnp.float32)) * jnp.exp2(
-        -jnp.asarray(now, jnp.float32) / half_life
-    )
+
+    def value(now: ArrayLike) -> Array:
+        first, last = jnp.asarray(start, jnp.float32), jnp.asarray(end, jnp.float32)
+        return last + (first - last) * jnp.exp2(-jnp.asarray(now, jnp.float32) / half_life)
+
+    return value
 
 
 def glie(steps: ArrayLike, floor: ArrayLike = 0.0) -> Schedule:
@@ -90,6 +93,7 @@ def epsilon_greedy_probabilities(q: Array, epsilon: ArrayLike, mask: Array | Non
     allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
     best = _best(masked(q, mask))
     uniform = allowed / jnp.sum(allowed, axis=-1, keepdims=True)
+    epsilon = jnp.asarray(epsilon)
     return epsilon * uniform + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)
 
 

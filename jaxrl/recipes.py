@@ -246,7 +246,8 @@ def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:
         space = env.observation_space(params)
         if not hasattr(space, "n"):
             raise ValueError(
-                f"a tabular recipe needs a Discrete observation, but {env.name} has {space}; use a deep recipe such as dqn"
+                f"a tabular recipe needs a Discrete observation, but {env.name} has {space}; use a deep recipe "
+                "such as dqn"
             )
         if network is not None:
             raise ValueError("a tabular recipe takes no network; use a deep recipe such as dqn")

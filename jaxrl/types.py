@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     """A batch of windows drawn from a buffer."""
 
     window: Transition  # [B, T, ...]
-    index: Array  # [B] int32: names each window to Buffer.update
+    index: Array  # type: ignore[assignment] # hides tuple.index, which nobody needs; [B] int32: for Buffer.update
     weight: Array  # [B] float32: importance weight, 1 where sampling is uniform
 
 

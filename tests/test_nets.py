@@ -23,7 +23,8 @@ def test_shapes_and_sizes(torso, obs, parameters):
 
 
 def test_nature_conv_is_the_published_size():
-    params = jax.eval_shape(nets.QNetwork(4, nets.NatureConv()).init, jax.random.key(0), jnp.zeros((84, 84, 4), jnp.uint8))
+    network, obs = nets.QNetwork(4, nets.NatureConv()), jnp.zeros((84, 84, 4), jnp.uint8)
+    params = jax.eval_shape(network.init, jax.random.key(0), obs)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_686_180
 
 

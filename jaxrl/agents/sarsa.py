@@ -21,11 +21,11 @@ def sarsa(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **optio
     def target(q, window: Transition, key: Array, epsilon: Array) -> Array:
         if window.reward.shape[0] != 2:
             raise ValueError(f"sarsa got windows of {window.reward.shape[0]} steps; use a buffer with window=2")
-        first, second = (jax.tree.map(lambda leaf: leaf[i], window._replace(carry=())) for i in (0, 1))
+        first = jax.tree.map(lambda leaf: leaf[0], window._replace(carry=()))
         next_q = q(first.next_obs)
         _, mask = explore.split_mask(first.next_obs)
         drawn = explore.epsilon_greedy(next_q, epsilon, key, mask)
-        action = jnp.where(first.truncated, drawn, second.action)
+        action = jnp.where(first.truncated, drawn, window.action[1])
         return first.reward + gamma * (1.0 - first.terminated) * next_q[action]
 
     return tabular_agent(num_states, num_actions, target, **options)

@@ -5,7 +5,7 @@ networks are no special case.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
@@ -29,7 +29,7 @@ class Network(Protocol):
     """What flax modules are, and all that is asked of a network."""
 
     def init(self, key: Array, obs: PyTree, /) -> PyTree: ...
-    def apply(self, params: PyTree, obs: PyTree, /) -> Array: ...
+    def apply(self, params: PyTree, obs: PyTree, /) -> Any: ...  # q [A]
 
 
 class ValueState(NamedTuple):
@@ -44,7 +44,7 @@ class ValueState(NamedTuple):
 def polyak(tau: ArrayLike) -> TargetUpdate:
     """The target moves by `tau` of its distance to the parameters at every update (Lillicrap et al. 2016)."""
     checks.in_range("polyak", tau, 0, 1, open_low=True)
-    return lambda params, target, updates: optax.incremental_update(params, target, tau)  # type: ignore[arg-type] # optax annotates float, tracers pass
+    return lambda params, target, updates: optax.incremental_update(params, target, tau)
 
 
 def hard(period: int) -> TargetUpdate:
@@ -68,7 +68,7 @@ def value_agent(
 ) -> Agent:
     """An agent without memory of its own that descends the mean of the weighted losses of a batch.
 
-    `init_params(key, obs)` takes one observation, without its mask. The update's metrics are `loss`, weighted as it was descended, and
+    `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was descended, and
     the means of the loss's own.
     """
     epsilon = explore.as_schedule(epsilon)

@@ -1,5 +1,6 @@
 """Replay that draws windows in proportion to their priority."""
 
+import math
 from typing import NamedTuple
 
 import chex
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxrl import checks
 from jaxrl.buffers import storage
 from jaxrl.types import Buffer, PyTree, Sample, Transition
 
@@ -47,9 +49,9 @@ def prioritized(
     stale_priorities.
     """
     ring = storage.make_ring("prioritized", capacity, num_envs, window, stride)
-    storage.check_count("prioritized", "batch_size", batch_size, "it is the number of windows in a sample")
-    storage.check_number("prioritized", "alpha", alpha, 0, float("inf"))
-    storage.check_number("prioritized", "beta", beta, 0, 1)
+    checks.at_least("prioritized: batch_size", batch_size, 1)
+    checks.in_range("prioritized: alpha", alpha, 0, math.inf, open_high=True)
+    checks.in_range("prioritized: beta", beta, 0, 1)
 
     def init(step: Transition) -> PrioritizedState:
         return PrioritizedState(
@@ -73,7 +75,7 @@ def prioritized(
 
     def sample(state: PrioritizedState, key: Array, clock: Array, batches: int = 1) -> Sample:
         storage.check_clock(ring, clock)
-        storage.check_count("prioritized", "batches", batches, "updates that share one draw")
+        checks.at_least("prioritized: batches", batches, 1)
         if batches > 1 and not stale_priorities:
             raise ValueError(
                 f"prioritized: batches={batches} in one draw must be 1, or later batches miss the priorities "

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrl import checks
 from jaxrl.buffers import storage
 from jaxrl.types import Buffer, PyTree, Sample, Transition
 
@@ -15,8 +16,8 @@ def recent(window: int, num_envs: int) -> Buffer:
     are 1; `batches` > 1 repeats the same windows; `fresh` has only the newest (steps=1).
     Raises ValueError if window or num_envs < 1, or if a step is added that is not like init's example.
     """
-    storage.check_count("recent", "num_envs", num_envs, "each add writes one step of each")
-    storage.check_count("recent", "window", window, "1 is for one-step learners, n for n-step learners")
+    checks.at_least("recent: num_envs", num_envs, 1)
+    checks.at_least("recent: window", window, 1)
     ring = storage.make_ring("recent", window * num_envs, num_envs, window)
 
     def init(step: Transition) -> PyTree:
@@ -28,7 +29,7 @@ def recent(window: int, num_envs: int) -> Buffer:
     def sample(state: PyTree, key: Array, clock: Array, batches: int = 1) -> Sample:
         del key
         storage.check_clock(ring, clock)
-        storage.check_count("recent", "batches", batches, "updates that share one draw")
+        checks.at_least("recent: batches", batches, 1)
         lanes = Sample(
             window=storage.read_latest(ring, state, clock),
             index=storage.name(ring, clock - window, jnp.arange(num_envs, dtype=jnp.int32)),

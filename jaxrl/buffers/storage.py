@@ -6,16 +6,15 @@ After `clock` adds the ring holds the steps max(0, clock - C) to clock - 1, and 
 its steps are among these.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxrl import checks
 from jaxrl.types import PyTree, Sample, Transition
 
 Store = PyTree  # secret: whatever `empty` returns
@@ -35,25 +34,12 @@ class Ring(NamedTuple):
         return (2**31 - 1) // (self.rows * self.num_envs) * self.rows
 
 
-def check_count(buffer: str, name: str, value: int, mend: str) -> None:
-    """Raises ValueError unless value is an integer of at least 1."""
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{buffer}: {name}={value!r} must be an integer >= 1; {mend}")
-
-
-def check_number(buffer: str, name: str, value: Any, low: float, high: float) -> None:
-    """Raises ValueError unless value is a finite number in [low, high]; traced values pass."""
-    if not isinstance(value, Tracer) and not (low <= value <= high and math.isfinite(value)):
-        allowed = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and >= {low:g}"
-        raise ValueError(f"{buffer}: {name}={value} must be {allowed}; set {name} there")
-
-
 def make_ring(buffer: str, capacity: int, num_envs: int, window: int = 1, stride: int = 1) -> Ring:
     """A ring of ceil(capacity / num_envs) rows; ValueError if it cannot hold a window at every moment."""
-    check_count(buffer, "capacity", capacity, "it counts transitions of all environments together")
-    check_count(buffer, "num_envs", num_envs, "each add writes one step of each")
-    check_count(buffer, "window", window, "1 is for one-step learners, n for n-step learners")
-    check_count(buffer, "stride", stride, "1 lets a window start at every step")
+    checks.at_least(f"{buffer}: capacity", capacity, 1)
+    checks.at_least(f"{buffer}: num_envs", num_envs, 1)
+    checks.at_least(f"{buffer}: window", window, 1)
+    checks.at_least(f"{buffer}: stride", stride, 1)
     rows = -(-capacity // num_envs)
     needed = window + stride - 1  # the longest stretch that may be needed to hold a whole window
     if rows < needed:
@@ -141,7 +127,7 @@ def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
     content repeats the newest window, or is zeros while none is complete.
     Raises ValueError if the ring cannot hold all of them.
     """
-    check_count("Buffer.fresh", "steps", steps, "it is the number of adds since the last call")
+    checks.at_least("Buffer.fresh: steps", steps, 1)
     if steps + ring.window - 1 > ring.rows:
         raise ValueError(
             f"Buffer.fresh: steps={steps} of window={ring.window} needs {steps + ring.window - 1} rows, but "

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrl import checks
 from jaxrl.buffers import storage
 from jaxrl.types import Buffer, PyTree, Sample, Transition
 
@@ -17,7 +18,7 @@ def uniform(capacity: int, batch_size: int, num_envs: int, window: int = 1, stri
     added that is not like init's example.
     """
     ring = storage.make_ring("uniform", capacity, num_envs, window, stride)
-    storage.check_count("uniform", "batch_size", batch_size, "it is the number of windows in a sample")
+    checks.at_least("uniform: batch_size", batch_size, 1)
 
     def init(step: Transition) -> PyTree:
         return storage.empty(ring, step)
@@ -27,7 +28,7 @@ def uniform(capacity: int, batch_size: int, num_envs: int, window: int = 1, stri
 
     def sample(state: PyTree, key: Array, clock: Array, batches: int = 1) -> Sample:
         storage.check_clock(ring, clock)
-        storage.check_count("uniform", "batches", batches, "updates that share one draw")
+        checks.at_least("uniform: batches", batches, 1)
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
         first, count = storage.starts(ring, clock)
         draw = jax.random.randint(key, shape, 0, count * num_envs, jnp.int32)
