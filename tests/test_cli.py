@@ -161,9 +161,7 @@ def test_no_permission_is_refused_to_root_too(here, capsys, monkeypatch):
 def test_replay_that_does_not_fit_is_refused(here, capsys, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     err = refused(capsys, ["train", "dqn", "CartPole-v1"])
-    needed, free = (
-        int(re.search(pattern, err)[1]) for pattern in (r"needs (\d+) bytes", r"(\d+) \(.*available")
-    )
+    needed, free = (int(re.search(pattern, err)[1]) for pattern in (r"needs (\d+) bytes", r"(\d+) \(.*available"))
     assert needed > 4_000_000
     assert free == 1_000_000
     monkeypatch.setattr(memory, "available", lambda: None)
@@ -362,15 +360,23 @@ def test_flags_reach_the_run(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(record, "run", lambda plan, reporter, out, stop: asked.append(plan) or _Stub())
     monkeypatch.setattr(commands, "_ending", lambda summary, out: "done")
-    words = (
-        "--steps 1e5 --num-envs 1_0 --seed 4 --agent.hidden 8 8 --agent.double false --env.is-slippery False"
-    )
-    args = ["train", "dqn", "FrozenLake-v1", *words.split(), "--no-cache", "--out", str(tmp_path / "run")]
+    words = "--steps 1e5 --num-envs 1_0 --seed 4 --agent.hidden 8 8 --agent.double false"
+    lake = "--env.is-slippery False --env.desc SFG FHF --env.reward-schedule 2 0 0"
+    args = [
+        "train",
+        "dqn",
+        "FrozenLake-v1",
+        *words.split(),
+        *lake.split(),
+        "--no-cache",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(args) == 0
     plan = asked[0]
     assert (plan.config.steps, plan.config.num_envs, plan.seed) == (100_000, 10, 4)
     assert (plan.config.agent.hidden, plan.config.agent.double) == ((8, 8), False)
-    assert plan.chosen.overrides == {"is_slippery": False}
+    assert plan.chosen.overrides == {"is_slippery": False, "desc": ("SFG", "FHF"), "reward_schedule": (2.0, 0.0, 0.0)}
     assert plan.chosen.params.is_slippery is False
 
 

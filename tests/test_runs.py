@@ -129,6 +129,7 @@ def test_run_is_loaded_to_the_bit(net):
     again = evaluate(env, params, agent, state, plan.keys(0, 1), 4)
     assert again.returns.shape == (4,)
     assert summary["eval"]["mean"] == pytest.approx(result.summary["eval"]["mean"])
+    assert summary["eval"]["mean"] == pytest.approx(float(result.evaluate(episodes=4, seed=3).returns.mean()))
     assert summary["env_steps"] == 512
     assert result.metrics["updates"][-1] == (512 - 64) // 8
     assert np.all(np.isfinite(result.metrics["loss"]))
@@ -320,10 +321,18 @@ def test_only_an_empty_run_is_discarded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gymnax:Catch-bsuite", "../../etc", "a b/c", "..."])
-def test_default_name_stays_inside(name, tmp_path):
-    path = directory.default_path("dqn", name, 0, tmp_path)
-    assert path.parent == tmp_path
-    assert path.resolve().parent == tmp_path.resolve()
+def test_default_name_stays_inside(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (directory.create_default("dqn", name, 0) for _ in range(2))
+    assert first != second
+    assert {path.resolve() for path in (first, second)} == set((tmp_path / "runs").iterdir())
+
+
+def test_default_root_that_is_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").write_text("mine")
+    with pytest.raises(ValueError, match="is no directory"):
+        directory.create_default("dqn", "CartPole-v1", 0)
 
 
 # settings
@@ -422,10 +431,7 @@ ROWS = {
     "none": [],
     "no episode": [{"env_steps": 10, "return": None}],
     "one": [{"env_steps": 10, "return": 1.0}],
-    "seeds": [
-        {"env_steps": n, "return": 1.0, "per_seed": {"return": [None if n == 1 else n, 2.0]}}
-        for n in range(9)
-    ],
+    "seeds": [{"env_steps": n, "return": 1.0, "per_seed": {"return": [None if n == 1 else n, 2.0]}} for n in range(9)],
 }
 
 
@@ -442,9 +448,7 @@ def test_memory_counts_every_leaf():
     assert memory.bytes_of(shapes) == 60 + 7 + 8
     memory.check(100, 50, None)
     memory.check(100, 50, 100)
-    with pytest.raises(
-        ValueError, match=r"needs 200 bytes.*150 .*a replay.capacity of 50% of this one would fit"
-    ):
+    with pytest.raises(ValueError, match=r"needs 200 bytes.*150 .*a replay.capacity of 50% of this one would fit"):
         memory.check(200, 100, 150)
 
 

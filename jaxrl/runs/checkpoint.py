@@ -54,9 +54,7 @@ def load(folder: Path, like: PyTree) -> PyTree:
     for name in sorted({*wanted} ^ {*leaves}):
         what = "is missing" if name in wanted else "is not part of this agent"
         raise CheckpointError(f"{path}: {name!r} {what}; it was written by another recipe or version")
-    arrays = [
-        _fit(path, name, leaves[name], metadata.get(_KEY + name), leaf) for name, leaf in wanted.items()
-    ]
+    arrays = [_fit(path, name, leaves[name], metadata.get(_KEY + name), leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 
 
@@ -74,9 +72,7 @@ def verify(folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: train again, or restore a copy") from error
     if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version!r}; this jaxrl reads {FORMAT}: use the jaxrl that wrote it"
-        )
+        raise CheckpointError(f"{path} has format {version!r}; this jaxrl reads {FORMAT}: use the jaxrl that wrote it")
     if STATE not in entries:
         raise CheckpointError(f"{path} is damaged: it does not name {STATE}; train again, or restore a copy")
     for name, wanted in entries.items():
@@ -85,17 +81,13 @@ def verify(folder: Path) -> None:
         try:
             found = _fingerprint((folder / name).read_bytes())
         except OSError as error:
-            raise CheckpointError(
-                f"{folder / name} cannot be read: {error.strerror}; restore a copy"
-            ) from error
+            raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}; restore a copy") from error
         if found["bytes"] != wanted[0]:
             raise CheckpointError(
                 f"{folder / name} has {found['bytes']} bytes, not {wanted[0]}: it is damaged or was edited"
             )
         if found["sha256"] != wanted[1]:
-            raise CheckpointError(
-                f"{folder / name} is not what was written (sha256): it is damaged or was edited"
-            )
+            raise CheckpointError(f"{folder / name} is not what was written (sha256): it is damaged or was edited")
 
 
 def _fit(path: Path, name: str, array: np.ndarray, impl: str | None, like: Any) -> jax.Array:

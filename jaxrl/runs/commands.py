@@ -42,18 +42,14 @@ def train(args: list[str]) -> int:
 
     with configuration():
         if len(words) < 2:
-            raise ValueError(
-                "RECIPE and ENV come first, as in jaxrl train dqn CartPole-v1; jaxrl list shows them"
-            )
+            raise ValueError("RECIPE and ENV come first, as in jaxrl train dqn CartPole-v1; jaxrl list shows them")
         recipe, env_id = words
         default = flags.together(
             config=(recipes.default(recipe, env_id), flags.group()),
             run=(RunOptions(), flags.group(values=False)),
             env=(flags.environment(registry.signature(env_id)), flags.group("env")),
         )
-        asked = flags.parse(
-            default, args[2:], f"jaxrl train {recipe} {env_id}", f"Train {recipe} on {env_id}."
-        )
+        asked = flags.parse(default, args[2:], f"jaxrl train {recipe} {env_id}", f"Train {recipe} on {env_id}.")
         options: RunOptions = asked.run
         check_seeds(options.seed, options.seeds)
         changed = _changed(asked.env, default.env)
@@ -63,9 +59,9 @@ def train(args: list[str]) -> int:
         _cache(not options.no_cache)
         plan = prepare(recipe, choose(env_id, changed), asked.config, options.seed, options.seeds)
         if out is None:
-            out = directory.default_path(recipe, env_id, options.seed)
-            directory.make_root(out)
-        aside = directory.create(out, options.force)
+            aside, out = None, directory.create_default(recipe, env_id, options.seed)
+        else:
+            aside = directory.create(out, options.force)
 
     reporter = log.reporter(options.quiet)
     with signals.heard() as heard:
@@ -124,9 +120,7 @@ def show(args: list[str]) -> int:
         say(f"  {name:<18}{(type(recipes.default(name)).__doc__ or '').splitlines()[0]}")
     say("environments")
     for env_id in registry.list_ids():
-        settings = ", ".join(
-            f"{name}={value.default!r}" for name, value in registry.signature(env_id).items()
-        )
+        settings = ", ".join(f"{name}={value.default!r}" for name, value in registry.signature(env_id).items())
         say(f"  {env_id:<18}{settings if len(settings) < 200 else settings[:197] + '...'}")
     say(f"  {'gymnax:ID':<18}any environment of gymnax, such as gymnax:Catch-bsuite")
     return 0
@@ -152,9 +146,7 @@ def _cache(on: bool) -> None:
 
 def _evaluation(found: dict[str, Any]) -> str:
     ended = (
-        "all ended"
-        if found["ended"] == 1.0
-        else f"{found['ended']:.1%} ended, the others were cut by the step limit"
+        "all ended" if found["ended"] == 1.0 else f"{found['ended']:.1%} ended, the others were cut by the step limit"
     )
     seeds = ""
     if len(found["per_seed"]) > 1:
@@ -167,9 +159,7 @@ def _evaluation(found: dict[str, Any]) -> str:
 
 def _ending(summary: dict[str, Any], out: Path) -> str:
     what = (
-        _evaluation(summary["eval"])
-        if summary["eval"]
-        else f"stopped at {summary['env_steps']} steps, not evaluated"
+        _evaluation(summary["eval"]) if summary["eval"] else f"stopped at {summary['env_steps']} steps, not evaluated"
     )
     speed = f"{summary['train_s']:.1f} s of training at {si(summary['steps_per_s'])} steps/s"
     return f"{what}; {speed}, {summary['compile_s']:.1f} s of compiling; saved in {out}"

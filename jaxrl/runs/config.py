@@ -93,9 +93,7 @@ def unknown(name: str, known: Iterator[str] | list[str]) -> str:
     known = list(known)
     last = {path.rpartition(".")[2]: path for path in reversed(known)}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    near = near or [
-        last[word] for word in difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
-    ]
+    near = near or [last[word] for word in difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)]
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
     return f"unknown setting {name}; {hint}"
 

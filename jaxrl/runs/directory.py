@@ -1,5 +1,6 @@
 """The run directory: made once, never written over, every whole file written atomically."""
 
+import itertools
 import json
 import math
 import os
@@ -7,36 +8,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+ROOT = Path("runs")  # where runs go by default; made where it is missing
 CONFIG, METRICS, SUMMARY, CURVE = "config.json", "metrics.jsonl", "summary.json", "curve.png"
 
 
-def default_path(recipe: str, env_name: str, seed: int, root: Path = Path("runs")) -> Path:
-    """The first free one of runs/RECIPE-ENV-seedS, runs/RECIPE-ENV-seedS-2, ..."""
+def create_default(recipe: str, env_name: str, seed: int) -> Path:
+    """Makes and claims the first free one of runs/RECIPE-ENV-seedS, runs/RECIPE-ENV-seedS-2, ..."""
     name = f"{recipe}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env_name).strip('-.') or 'env'}-seed{seed}"
-    path, k = root / name, 1
-    while path.exists() or path.is_symlink():
-        k += 1
-        path = root / f"{name}-{k}"
+    numbered = (ROOT / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+    path = next(path for path in numbered if not (path.exists() or path.is_symlink()))
+    create(path)
     return path
-
-
-def make_root(path: Path) -> None:
-    """Makes the directory that holds a run by default. Raises ValueError where it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"cannot make {path.parent}: {error.strerror or error}; choose another place with --out"
-        ) from error
 
 
 def check(path: Path, force: bool = False) -> None:
     """Raises ValueError where no run can be written at `path`; writes nothing."""
     text = str(path)
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise ValueError(
-            f"out is {text!r}; a directory's name holds no newline, NUL or other control character"
-        )
+        raise ValueError(f"out is {text!r}; a directory's name holds no newline, NUL or other control character")
     try:
         if path.is_dir():
             held = sorted(entry.name for entry in path.iterdir())
@@ -45,17 +34,15 @@ def check(path: Path, force: bool = False) -> None:
             if held and CONFIG not in held:
                 raise ValueError(f"{text} holds {held[0]!r} and is no run; choose an empty or a new --out")
             if held and not force:
-                raise ValueError(
-                    f"{text} holds another run; choose another --out, or --force to move it aside"
-                )
+                raise ValueError(f"{text} holds another run; choose another --out, or --force to move it aside")
             if held and path.resolve() in (Path.cwd(), *Path.cwd().parents):
-                raise ValueError(
-                    f"cannot move {text} aside: it holds the working directory; choose another --out"
-                )
+                raise ValueError(f"cannot move {text} aside: it holds the working directory; choose another --out")
             return
         if path.exists() or path.is_symlink():
             raise ValueError(f"{text} is a file, not a directory; choose another --out")
         parent = path.absolute().parent
+        if path.parent == ROOT and not ROOT.exists():
+            parent = Path.cwd()  # it will be made
         if not parent.is_dir():
             raise ValueError(f"cannot make {text}: {parent} is no directory; make it first (mkdir -p)")
         if not os.access(parent, os.W_OK | os.X_OK):
@@ -72,6 +59,8 @@ def create(path: Path, force: bool = False) -> Path | None:
     check(path, force)
     try:
         aside = _move_aside(path) if path.is_dir() and any(path.iterdir()) else None
+        if path.parent == ROOT:
+            ROOT.mkdir(exist_ok=True)
         path.mkdir(exist_ok=True)
         (path / METRICS).open("x").close()
     except FileExistsError as error:

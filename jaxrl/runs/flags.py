@@ -6,7 +6,7 @@ import difflib
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import tyro
 
@@ -44,12 +44,10 @@ def parse(default: Any, args: Sequence[str], prog: str, description: str) -> Any
 
 
 def environment(signature: Mapping[str, Any]) -> Any:
-    """A dataclass instance of an environment's settings, by the registry's signature."""
+    """A dataclass instance of an environment's settings, by the registry's signature: what text can say."""
     fields = []
     for name, (kind, default) in signature.items():
-        if kind is tuple and default and len({type(item) for item in default}) == 1:
-            kind = tuple[type(default[0]), ...]
-        elif kind not in (bool, int, float, str):
+        if kind not in (bool, int, float, str) and get_origin(kind) is not tuple:
             continue
         fields.append((name, kind, dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Environment", fields, frozen=True)()
@@ -91,7 +89,7 @@ def _unknown(rest: list[str], flags: list[str]) -> str:
     given = given.partition("=")[0]
     wanted = given.replace("_", "-")
     last = {flag.rpartition(".")[2].removeprefix("--"): flag for flag in reversed(flags)}
-    near = difflib.get_close_matches(wanted, flags, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wanted, flags, n=1, cutoff=0.7)
     word = difflib.get_close_matches(wanted.rpartition(".")[2].removeprefix("--"), last, n=1, cutoff=0.75)
     if word and (not near or word[0] == wanted.removeprefix("--")):
         near = [last[word[0]]]

@@ -106,17 +106,12 @@ def means(sums: dict[str, np.ndarray], seeds: int) -> dict[str, Any]:
     """A chunk's sums as means, None where no episode ended; of several seeds their mean, and `per_seed`."""
     episodes, updates = np.atleast_1d(sums["episodes"]), np.atleast_1d(sums["updates"])
     per_seed: dict[str, list[Any]] = {
-        name: [
-            float(s) / float(n) if n else None
-            for s, n in zip(np.atleast_1d(sums[name]), episodes, strict=True)
-        ]
+        name: [float(s) / float(n) if n else None for s, n in zip(np.atleast_1d(sums[name]), episodes, strict=True)]
         for name in ("return", "length")
     }
     per_seed["episodes"] = [int(n) for n in episodes]
     for name in sorted(set(sums) - set(_LOOP_METRICS)):
-        per_seed[name] = [
-            float(s) / float(n) for s, n in zip(np.atleast_1d(sums[name]), updates, strict=True)
-        ]
+        per_seed[name] = [float(s) / float(n) for s, n in zip(np.atleast_1d(sums[name]), updates, strict=True)]
     if seeds == 1:
         return {name: values[0] for name, values in per_seed.items()}
     row = {name: _mean(values) for name, values in per_seed.items()}

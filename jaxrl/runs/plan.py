@@ -76,9 +76,7 @@ def choose(env: Any, overrides: Mapping[str, Any] | None = None, params: PyTree 
     overrides = dict(overrides or {})
     if isinstance(env, str):
         made, defaults = registry.make(env, **overrides)
-        return Chosen(
-            made, defaults if params is None else params, env if params is None else None, overrides
-        )
+        return Chosen(made, defaults if params is None else params, env if params is None else None, overrides)
     if overrides:
         raise ValueError("env_overrides go with an environment's id; give an object its params instead")
     if isinstance(env, tuple) and len(env) == 2:
@@ -93,16 +91,12 @@ def choose(env: Any, overrides: Mapping[str, Any] | None = None, params: PyTree 
         "action_space",
     ):
         if not callable(getattr(env, name, None)):
-            raise ValueError(
-                f"{env!r} is no environment: it has no {name}(); give an id such as 'CartPole-v1'"
-            )
+            raise ValueError(f"{env!r} is no environment: it has no {name}(); give an id such as 'CartPole-v1'")
     found: Any = env
     return Chosen(found, found.default_params if params is None else params, None, {})
 
 
-def prepare(
-    recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int = 1, network: Any = None
-) -> Plan:
+def prepare(recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int = 1, network: Any = None) -> Plan:
     """Checks everything that can be checked without compiling. Raises ValueError in one line."""
     configs.check_seeds(seed, seeds)
     setup = recipes.build(recipe, config, chosen.env, chosen.params, network)
@@ -117,9 +111,7 @@ def prepare(
 
 def keys(seed: int, seeds: int) -> Array:
     """The key of `seed`, or of several from it on: [seeds]."""
-    return (
-        prng.key(seed) if seeds == 1 else jax.vmap(prng.key)(np.arange(seed, seed + seeds).astype(np.uint32))
-    )
+    return prng.key(seed) if seeds == 1 else jax.vmap(prng.key)(np.arange(seed, seed + seeds).astype(np.uint32))
 
 
 def learned(state: PyTree) -> PyTree:

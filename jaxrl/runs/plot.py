@@ -11,9 +11,7 @@ from jaxrl.runs.directory import write_bytes
 INK, MUTED, LINE, MARK = "#1f2430", "#6b7280", "#2563eb", "#c2410c"
 
 
-def curve(
-    path: Path, rows: list[dict[str, Any]], title: str, evaluation: dict[str, Any] | None = None
-) -> None:
+def curve(path: Path, rows: list[dict[str, Any]], title: str, evaluation: dict[str, Any] | None = None) -> None:
     """Writes curve.png: each chunk's mean return, with one standard deviation over seeds as a band.
 
     `evaluation` is the summary's "eval": its mean is drawn as a level.
@@ -44,14 +42,10 @@ def curve(
                 label="± 1 standard deviation",
             )
     else:
-        axes.text(
-            0.5, 0.5, "no episode ended while training", transform=axes.transAxes, ha="center", color=MUTED
-        )
+        axes.text(0.5, 0.5, "no episode ended while training", transform=axes.transAxes, ha="center", color=MUTED)
     if evaluation is not None:
         label = f"greedy after training: {evaluation['mean']:.4g} ({evaluation['episodes']} episodes)"
-        axes.axhline(
-            evaluation["mean"], color=MARK, linewidth=1.4, linestyle=(0, (5, 3)), label=label, zorder=2
-        )
+        axes.axhline(evaluation["mean"], color=MARK, linewidth=1.4, linestyle=(0, (5, 3)), label=label, zorder=2)
     _style(axes, title, rows)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if axes.get_legend_handles_labels()[0]:
@@ -63,9 +57,7 @@ def curve(
 
 def _style(axes: Any, title: str, rows: list[dict[str, Any]]) -> None:
     axes.set_title(title, loc="left", color=INK, fontsize=11)
-    axes.set_xlabel(
-        "environment steps" + (" of each seed" if rows and "per_seed" in rows[0] else ""), color=INK
-    )
+    axes.set_xlabel("environment steps" + (" of each seed" if rows and "per_seed" in rows[0] else ""), color=INK)
     axes.set_ylabel("episode return", color=INK)
     axes.set_xlim(0, rows[-1]["env_steps"] if rows else None)
     axes.margins(y=0.08)

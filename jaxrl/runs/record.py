@@ -76,20 +76,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         what = "is a file" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}; give the directory of a run, such as runs/dqn-CartPole-v1-seed0")
     if not path.is_file():
-        raise ValueError(
-            f"{folder} is no run: it has no {directory.CONFIG}; give a directory that jaxrl train wrote"
-        )
+        raise ValueError(f"{folder} is no run: it has no {directory.CONFIG}; give a directory that jaxrl train wrote")
     try:
         settings = json.loads(path.read_bytes())
         version = settings["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or was not written by jaxrl ({error!r}); restore a copy"
-        ) from error
+        raise CheckpointError(f"{path} is damaged or was not written by jaxrl ({error!r}); restore a copy") from error
     if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version!r}, this jaxrl reads {FORMAT}: use the jaxrl that wrote it"
-        )
+        raise CheckpointError(f"{path} has format {version!r}, this jaxrl reads {FORMAT}: use the jaxrl that wrote it")
     return settings
 
 
