@@ -12,7 +12,7 @@ INK, MUTED, LINE, MARK = "#1f2430", "#6b7280", "#2563eb", "#c2410c"
 
 
 def curve(path: Path, rows: list[dict[str, Any]], title: str, evaluation: dict[str, Any] | None = None) -> None:
-    """Writes curve.png: each chunk's mean return, with one standard deviation over seeds as a band.
+    """Writes curve.png: each chunk's mean return, with the range over seeds as a band.
 
     `evaluation` is the summary's "eval": its mean is drawn as a level.
     """
@@ -31,16 +31,9 @@ def curve(path: Path, rows: list[dict[str, Any]], title: str, evaluation: dict[s
         marker = "o" if len(steps) < 3 else None
         axes.plot(steps, mean, color=LINE, linewidth=1.8, marker=marker, label=label, zorder=3)
         if seeds > 1:
-            spread = returns.std(axis=1)
-            axes.fill_between(
-                steps,
-                mean - spread,
-                mean + spread,
-                color=LINE,
-                alpha=0.18,
-                linewidth=0,
-                label="± 1 standard deviation",
-            )
+            low, high = returns.min(axis=1), returns.max(axis=1)
+            label = "from the lowest to the highest seed"
+            axes.fill_between(steps, low, high, color=LINE, alpha=0.18, linewidth=0, label=label)
     else:
         axes.text(0.5, 0.5, "no episode ended while training", transform=axes.transAxes, ha="center", color=MUTED)
     if evaluation is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl import recipes
-from jaxrl.runs import checkpoint, directory, host, log
+from jaxrl.runs import checkpoint, directory, host, log, plot
 from jaxrl.runs import config as configs
 from jaxrl.runs.errors import CheckpointError
 from jaxrl.runs.plan import Chosen, Plan, choose, prepare
@@ -48,11 +48,9 @@ def run(
             directory.discard(out)
         raise
     checkpoint.save(out, trained.agent, also=(directory.CONFIG,))
-    title = f"{plan.recipe} on {plan.env_name}"
-    from jaxrl.runs import plot
-
-    plot.curve(out / directory.CURVE, trained.rows, title, trained.summary["eval"])
+    title = f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}"
     directory.write_json(out / directory.SUMMARY, trained.summary)
+    plot.curve(out / directory.CURVE, trained.rows, title, trained.summary["eval"])
     return trained
 
 
@@ -139,13 +137,16 @@ def versions() -> dict[str, str]:
 def headline(plan: Plan) -> str:
     """A run in one line, before it starts."""
     device = jax.devices()[0]
-    seeds = f"seed {plan.seed}" if plan.seeds == 1 else f"seeds {plan.seed}..{plan.seed + plan.seeds - 1}"
     replay = plan.replay_bytes
     return (
-        f"{plan.recipe} on {plan.env_name}, {seeds}, {plan.config.steps} steps, "
+        f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}, {plan.config.steps} steps, "
         f"{device.platform} ({device.device_kind}): {plan.parameters} parameters, "
         f"replay memory {replay} bytes ({log.size(replay)})"
     )
+
+
+def _seeds(plan: Plan) -> str:
+    return f"seed {plan.seed}" if plan.seeds == 1 else f"seeds {plan.seed}..{plan.seed + plan.seeds - 1}"
 
 
 def _rebuild(folder: Path, settings: dict[str, Any], env: Any, params: PyTree, network: Any) -> Plan:
