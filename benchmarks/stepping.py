@@ -1,10 +1,10 @@
 """Environment steps a second on one CPU core: jaxrl against gymnax 1.0, in one process, in alternating runs.
 
-Both go through the same plain driver, `vmap(env.step)` inside a scan: it splits one key for every environment, draws random
-actions, carries observation and state and sums rewards. Each library has its own default keys: `jaxrl.key`, threefry
-for gymnax. Beside it stands what leaner drivers of ours add.
+Both go through the same plain driver, `vmap(env.step)` inside a scan: it splits one key for every
+environment, draws random actions, carries observation and state and sums rewards. Each library has its own
+default keys: `jaxrl.key`, threefry for gymnax. Beside it stands what leaner drivers of ours add.
 
-    python benchmarks/stepping.py [--sizes 1 64 1024 16384] [--runs 5] [--core 0] [--out benchmarks/results/stepping.json]
+    python benchmarks/stepping.py [--sizes 1 64 1024 16384] [--runs 5] [--core 0] [--out FILE.json]
 """
 
 import argparse
@@ -24,7 +24,9 @@ LABELS = ("gymnax", "jaxrl", "jaxrl, lean actions", "jaxrl, lean actions, one sp
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 1024, 16384])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)
@@ -40,7 +42,12 @@ def main() -> None:
         for num_envs in arguments.sizes
         for row in measure(*pair, num_envs, arguments.runs)
     ]
-    record = {"benchmark": "stepping", "unit": "million environment steps/s", **circumstances(arguments), "rows": rows}
+    record = {
+        "benchmark": "stepping",
+        "unit": "million environment steps/s",
+        **circumstances(arguments),
+        "rows": rows,
+    }
     show(record)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -113,8 +120,10 @@ def plain(env: Any, params: Any, num_envs: int, steps: int) -> Any:
 
 
 def lean(env: Any, params: Any, num_envs: int, steps: int, one_split: bool) -> Any:
-    """As `plain`, but actions are the top bits of one draw (`randint` draws twice); `one_split`: each environment keeps its
-    key and folds the clock in, so that no key is split for the batch."""
+    """As `plain`, but actions are the top bits of one draw (`randint` draws twice).
+
+    With `one_split` each environment keeps its key and folds the clock in: no key is split for the batch.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -148,7 +157,11 @@ def lean(env: Any, params: Any, num_envs: int, steps: int, one_split: bool) -> A
 def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
     """Machine, date and versions."""
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {
@@ -176,7 +189,9 @@ def show(record: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     for row in record["rows"]:
         speed, ratio = f"{row['speed']:.2f} M", f"{row['ratio_to_gymnax']:.2f}"
-        table.add_row(row["env"], str(row["num_envs"]), row["variant"], speed, ratio, f"{row['compile_s']:.2f}")
+        table.add_row(
+            row["env"], str(row["num_envs"]), row["variant"], speed, ratio, f"{row['compile_s']:.2f}"
+        )
         if row["variant"] == LABELS[-1]:
             table.add_section()
     Console(width=110).print(table)

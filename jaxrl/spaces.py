@@ -1,7 +1,7 @@
 """Spaces: what observations and actions may be. Immutable, hashable, free of device arrays, usable under jit.
 
-Attribute names are gymnax's and gymnasium's (`n`, `low`, `high`, `shape`, `dtype`, `spaces`, `nvec`), so that a space can
-be handed to code written for either. `sample` and `contains` treat ONE element; vmap them.
+Attribute names are gymnax's and gymnasium's (`n`, `low`, `high`, `shape`, `dtype`, `spaces`, `nvec`), so
+that a space can be handed to code written for either. `sample` and `contains` treat ONE element; vmap them.
 """
 
 import math
@@ -25,7 +25,7 @@ class Space(Protocol):
         ...
 
     def contains(self, x: PyTree) -> Any:
-        """bool []: whether `x` is an element; a wrong shape, structure or kind of number is not, also under jit."""
+        """bool []: whether `x` is an element; one of a wrong shape, structure or kind of number is not."""
         ...
 
 
@@ -69,7 +69,7 @@ class Discrete(_Frozen):
     def sample(self, key: Array) -> Array:
         return jax.random.randint(key, (), 0, self.n, jnp.int32)
 
-    def contains(self, x: ArrayLike) -> Any:
+    def contains(self, x: Any) -> Any:
         x = _array(x)
         if x is None or x.shape != () or not np.issubdtype(x.dtype, np.integer):
             return False
@@ -77,7 +77,10 @@ class Discrete(_Frozen):
 
 
 class MultiDiscrete(_Frozen):
-    """Several choices at once; elements are int32 [len(nvec)], entry i in 0..nvec[i]-1. Raises ValueError for an empty or bad nvec."""
+    """Several choices at once; elements are int32 [len(nvec)], entry i in 0..nvec[i]-1.
+
+    Raises ValueError unless nvec is a flat, non-empty sequence of integers in 1..2^31-1.
+    """
 
     nvec: tuple[int, ...]
     shape: tuple[int, ...]
@@ -86,14 +89,16 @@ class MultiDiscrete(_Frozen):
 
     def __init__(self, nvec: Sequence[int]):
         if np.ndim(nvec) != 1 or len(nvec) == 0:
-            raise ValueError(f"nvec of a MultiDiscrete space is {nvec!r}; it must be a flat, non-empty list of integers")
+            raise ValueError(
+                f"nvec of a MultiDiscrete space is {nvec!r}; it must be a flat, non-empty list of integers"
+            )
         counts = tuple(_count(f"nvec[{i}] of a MultiDiscrete space", n) for i, n in enumerate(nvec))
         self._set(nvec=counts, shape=(len(counts),), dtype=np.dtype(np.int32))
 
     def sample(self, key: Array) -> Array:
         return jax.random.randint(key, self.shape, 0, np.asarray(self.nvec, np.int32), jnp.int32)
 
-    def contains(self, x: ArrayLike) -> Any:
+    def contains(self, x: Any) -> Any:
         x = _array(x)
         if x is None or x.shape != self.shape or not np.issubdtype(x.dtype, np.integer):
             return False
@@ -103,8 +108,8 @@ class MultiDiscrete(_Frozen):
 class Box(_Frozen):
     """Arrays between `low` and `high`, both included; either may be infinite in a float space.
 
-    `shape=None` takes that of the bounds. dtype is a float, an integer or bool. Raises ValueError for bounds that are NaN,
-    crossed, of another shape or outside the dtype.
+    `shape=None` takes that of the bounds; dtype is a float, an integer or bool. Raises ValueError for bounds
+    that are NaN, crossed, of another shape or outside the dtype.
     """
 
     low: np.ndarray  # [*shape]
@@ -118,24 +123,30 @@ class Box(_Frozen):
             dtype = np.dtype(dtype)
         except TypeError:
             dtype = np.dtype(object)
-        if not (dtype == bool or jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.floating)):
+        if not (dtype.kind == "b" or jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.floating)):
             raise ValueError(f"dtype of a Box is {dtype}; it must be a float, an integer or bool")
         shape = np.broadcast_shapes(np.shape(low), np.shape(high)) if shape is None else tuple(shape)
         bounds = [_bound(name, value, shape, dtype) for name, value in (("low", low), ("high", high))]
         if not np.all(bounds[0] <= bounds[1]):
-            raise ValueError(f"low of a Box is {_short(bounds[0])} and high {_short(bounds[1])}; low must not exceed high")
+            raise ValueError(
+                f"low of a Box is {_short(bounds[0])} and high {_short(bounds[1])}; low must not exceed high"
+            )
         self._set(low=bounds[0], high=bounds[1], shape=shape, dtype=dtype)
 
     def sample(self, key: Array) -> Array:
-        """Uniform where bounded; a unit normal where not, a unit exponential from the one bound there is (as gymnasium)."""
+        """Uniform where bounded, a unit exponential from a single bound, else a unit normal."""
         dtype = jax.dtypes.canonicalize_dtype(self.dtype)
         if not jnp.issubdtype(dtype, np.floating):
             low, span = self.low.astype(np.int64), self.high.astype(np.int64) - self.low.astype(np.int64) + 1
             if np.any(span > 2**32):
                 raise ValueError("an integer Box wider than 2**32 cannot be sampled; narrow its bounds")
             drawn = jax.random.bits(key, self.shape, jnp.uint32)  # the remainder's bias is below span / 2**32
-            drawn = jnp.where(span == 2**32, drawn, drawn % np.where(span == 2**32, 1, span).astype(np.uint32))
-            return (drawn + low.astype(np.uint32)).astype(dtype)  # modulo 2**32, so that negative bounds come out right
+            drawn = jnp.where(
+                span == 2**32, drawn, drawn % np.where(span == 2**32, 1, span).astype(np.uint32)
+            )
+            return (drawn + low.astype(np.uint32)).astype(
+                dtype
+            )  # modulo 2**32, so that negative bounds come out right
         below, above = np.isfinite(self.low), np.isfinite(self.high)
         low, high = np.where(below, self.low, 0).astype(dtype), np.where(above, self.high, 0).astype(dtype)
         if (below & above).all():
@@ -150,7 +161,7 @@ class Box(_Frozen):
             jax.random.normal(normal_key, self.shape, dtype),
         )
 
-    def contains(self, x: ArrayLike) -> Any:
+    def contains(self, x: Any) -> Any:
         x = _array(x)
         if x is None or x.shape != self.shape or not _fits(x.dtype, self.dtype):
             return False
@@ -182,7 +193,9 @@ class Tuple(_Frozen):
     def sample(self, key: Array) -> tuple:
         if not self.spaces:
             return ()
-        return tuple(s.sample(k) for s, k in zip(self.spaces, jax.random.split(key, self.num_spaces), strict=True))
+        return tuple(
+            s.sample(k) for s, k in zip(self.spaces, jax.random.split(key, self.num_spaces), strict=True)
+        )
 
     def contains(self, x: PyTree) -> Any:
         if not isinstance(x, (tuple, list)) or len(x) != self.num_spaces:
@@ -191,7 +204,7 @@ class Tuple(_Frozen):
 
 
 class Dict(_Frozen):
-    """Named spaces, kept in sorted order as jax keeps a dict's leaves; elements are dicts, or have the names as attributes.
+    """Named spaces, sorted by name as jax sorts a dict; elements are dicts, or have the names as attributes.
 
     Raises ValueError for a key that is no string or a member that is no space.
     """
@@ -202,7 +215,9 @@ class Dict(_Frozen):
     def __init__(self, spaces: Mapping[str, Any]):
         for key, space in spaces.items():
             if not isinstance(key, str):
-                raise ValueError(f"key {key!r} of a Dict space is a {type(key).__name__}; it must be a string")
+                raise ValueError(
+                    f"key {key!r} of a Dict space is a {type(key).__name__}; it must be a string"
+                )
             _require_space(f"member {key!r} of a Dict space", space)
         self._set(items=tuple(sorted(spaces.items(), key=lambda item: item[0])))
 
@@ -220,11 +235,18 @@ class Dict(_Frozen):
     def sample(self, key: Array) -> dict[str, Any]:
         if not self.items:
             return {}
-        return {n: s.sample(k) for (n, s), k in zip(self.items, jax.random.split(key, self.num_spaces), strict=True)}
+        return {
+            n: s.sample(k)
+            for (n, s), k in zip(self.items, jax.random.split(key, self.num_spaces), strict=True)
+        }
 
     def contains(self, x: PyTree) -> Any:
         parts = _parts(self, x)
-        return False if parts is None else _all(s.contains(p) for (_, s), p in zip(self.items, parts, strict=True))
+        return (
+            False
+            if parts is None
+            else _all(s.contains(p) for (_, s), p in zip(self.items, parts, strict=True))
+        )
 
 
 def flatdim(space: Any) -> int:
@@ -239,7 +261,7 @@ def flatdim(space: Any) -> int:
 
 
 def flatten(space: Any, x: PyTree) -> Array:
-    """One element as a vector [flatdim(space)]: arrays raveled, choices one-hot (int32), members one after another."""
+    """One element as a vector [flatdim(space)]: arrays raveled, choices one-hot (int32), members in order."""
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.int32)
     if isinstance(space, MultiDiscrete):
@@ -258,7 +280,9 @@ def unflatten(space: Any, vector: ArrayLike) -> PyTree:
     """The element that `flatten` made `vector` [flatdim(space)] of. Raises ValueError for another length."""
     vector = jnp.asarray(vector)
     if vector.shape != (flatdim(space),):
-        raise ValueError(f"vector has shape {vector.shape}; a flattened element of {space} has ({flatdim(space)},)")
+        raise ValueError(
+            f"vector has shape {vector.shape}; a flattened element of {space} has ({flatdim(space)},)"
+        )
     if isinstance(space, Discrete):
         return jnp.argmax(vector).astype(jnp.int32)
     if isinstance(space, Box):
@@ -277,11 +301,15 @@ def from_gymnasium(space: Any) -> Any:
 
     if isinstance(space, gym.Discrete):
         if space.start != 0:
-            raise ValueError(f"{space} starts at {space.start}; a Discrete space starts at 0: shift it in a wrapper")
+            raise ValueError(
+                f"{space} starts at {space.start}; a Discrete space starts at 0: shift it in a wrapper"
+            )
         return Discrete(int(space.n))
     if isinstance(space, gym.MultiDiscrete):
         if np.any(space.start):
-            raise ValueError(f"{space} starts at {space.start}; a MultiDiscrete space starts at 0: shift it in a wrapper")
+            raise ValueError(
+                f"{space} starts at {space.start}; a MultiDiscrete space starts at 0: shift it in a wrapper"
+            )
         return MultiDiscrete(space.nvec.tolist())
     if isinstance(space, gym.Box):
         return Box(space.low, space.high, space.shape, space.dtype)
@@ -299,9 +327,9 @@ def to_gymnasium(space: Any) -> Any:
     if isinstance(space, Discrete):
         return gym.Discrete(space.n)
     if isinstance(space, MultiDiscrete):
-        return gym.MultiDiscrete(space.nvec, dtype=np.int32)
+        return gym.MultiDiscrete(list(space.nvec), dtype=np.int32)
     if isinstance(space, Box):
-        return gym.Box(space.low, space.high, space.shape, space.dtype)
+        return gym.Box(space.low, space.high, space.shape, space.dtype.type)
     if isinstance(space, Tuple):
         return gym.Tuple([to_gymnasium(member) for member in space.spaces])
     if isinstance(space, Dict):
@@ -329,13 +357,17 @@ def _bound(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
     try:
         value = np.broadcast_to(value, shape)
     except ValueError:
-        raise ValueError(f"{name} of a Box has shape {value.shape}; it must broadcast to the Box's {shape}") from None
+        raise ValueError(
+            f"{name} of a Box has shape {value.shape}; it must broadcast to the Box's {shape}"
+        ) from None
     if np.isnan(value).any():
         raise ValueError(f"{name} of a Box is NaN; give a number or an infinity")
     if not jnp.issubdtype(dtype, np.floating):
-        smallest, largest = (0, 1) if dtype == bool else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        smallest, largest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if (value < smallest).any() or (value > largest).any():
-            raise ValueError(f"{name} of a Box is {_short(value)}; {dtype} holds {smallest} to {largest}: choose another dtype")
+            raise ValueError(
+                f"{name} of a Box is {_short(value)}; {dtype} holds {smallest} to {largest}: change dtype"
+            )
     value = np.broadcast_to(value.astype(dtype), shape)
     value.flags.writeable = False
     return value
@@ -358,8 +390,8 @@ def _array(x: Any) -> Any:
 
 
 def _fits(given: Any, wanted: np.dtype) -> bool:
-    """Whether numbers of a given dtype may be elements: floats take floats and integers, integers integers, bool bool."""
-    if wanted == bool or given == bool:
+    """Whether numbers of a dtype may be elements: floats take integers too, else the kinds are the same."""
+    if np.dtype(bool) in (given, wanted):
         return given == wanted
     return jnp.issubdtype(given, np.integer) or jnp.issubdtype(wanted, np.floating)
 

@@ -1,8 +1,8 @@
-"""What an environment is, and the one place that adds the clock, truncation, auto-reset and the final observation.
+"""What an environment is, and the one place that adds clock, truncation, auto-reset and final observation.
 
-An environment file holds `Params`, `State` and pure functions for ONE environment; `PureEnvironment` composes them into
-the interface of gymnax 1.0. Adapters of foreign environments bring `reset_env`, `step_env` and `select` of their own and
-share `reset` and `step` below.
+An environment file holds `Params`, `State` and pure functions for ONE environment; `PureEnvironment` composes
+them into the interface of gymnax 1.0. Adapters of foreign environments bring `reset_env`, `step_env` and
+`select` of their own and share `reset` and `step` below.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,15 @@ from jax.typing import ArrayLike
 
 from jaxrl.types import PyTree
 
-Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]  # obs, state, reward, terminated, truncated, info
+Step = tuple[
+    PyTree, PyTree, Array, Array, Array, dict[str, Any]
+]  # obs, state, reward, terminated, truncated, info
 
 
 class Environment(Protocol):
     """One environment as pure functions, hashable: vmap makes thousands of it. Signatures of gymnax 1.0.
 
-    `params=None` means `default_params`. `params.max_steps_in_episode`, where there is one, is the time limit.
+    `params=None` means `default_params`. `params.max_steps_in_episode`, where there is one, is the limit.
     """
 
     @property
@@ -66,7 +68,7 @@ def reset(env: Any, key: Array, params: Any = None) -> tuple[PyTree, PyTree]:
 
 @partial(jax.jit, static_argnums=0)
 def step(env: Any, key: Array, state: PyTree, action: ArrayLike, params: Any = None) -> Step:
-    """`Environment.step`: `step_env`, `is_truncated` and a reset, of which `terminated | truncated` selects."""
+    """`Environment.step`: `step_env`, `is_truncated`, and a reset where `terminated | truncated`."""
     params = env.default_params if params is None else params
     step_key, reset_key = jax.random.split(key) if env.splits(params) else (key, key)
     obs, state, reward, terminated, info = env.step_env(step_key, state, action, params)
@@ -96,24 +98,28 @@ def never(params: Any) -> bool:
 
 @dataclass(frozen=True)
 class PureEnvironment:
-    """An `Environment` composed of pure functions for one environment. See `cartpole.py` for the shortest example.
+    """An `Environment` composed of pure functions for one environment; `corridor.py` is a short example.
 
-    State is a NamedTuple with a field `time` (int32 [], steps since the reset): `reset_fn` sets it to 0, the clock is
-    kept here. Params has a field `max_steps_in_episode`. Both are pytrees; the default params are hashable.
+    State is a NamedTuple with a field `time` (int32 [], steps since the reset): `reset_fn` sets it to 0, the
+    clock is kept here. Params has a field `max_steps_in_episode`. Both are pytrees; defaults are hashable.
     """
 
     name: str
     default_params: Any
     num_actions: int
     reset_fn: Callable[[Array, Any], Any]  # (key, params) -> State
-    step_fn: Callable[[Array, Any, ArrayLike, Any], tuple[Any, Array, Array]]  # (key, state, action, params) ->
+    step_fn: Callable[
+        [Array, Any, ArrayLike, Any], tuple[Any, Array, Array]
+    ]  # (key, state, action, params) ->
     # (State, reward float32 [], terminated bool [])
     observe_fn: Callable[[Any, Any], PyTree]  # (state, params) -> obs
     observation_space_fn: Callable[[Any], Any]  # (params) -> Space
     action_space_fn: Callable[[Any], Any]  # (params) -> Space
     render_fn: Callable[[Any, Any], str] | None = None  # (state, params) -> ANSI text
-    check_fn: Callable[[Any], None] | None = None  # (params): ValueError where a concrete value is out of range
-    # False where reset_fn and step_fn do not both draw: then the key serves the one that does, and no split is paid
+    check_fn: Callable[[Any], None] | None = (
+        None  # (params): ValueError where a concrete value is out of range
+    )
+    # False where reset_fn and step_fn do not both draw: the key serves the one that does, without a split
     splits_fn: Callable[[Any], bool] = always
 
     reset = reset
@@ -132,7 +138,7 @@ class PureEnvironment:
         return self.observe_fn(state, params), state, reward, terminated, {}
 
     def select(self, done: Array, fresh: PyTree, stepped: PyTree, params: Any) -> tuple[PyTree, Any]:
-        """(obs, state). Observing the selected state compiles to a fraction of selecting between two observations."""
+        """(obs, state). To observe the selected state is much faster than to select between observations."""
         state = select(done, fresh[1], stepped[1])
         return self.observe_fn(state, params), state
 

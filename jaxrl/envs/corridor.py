@@ -1,4 +1,4 @@
-"""Corridor: a chain of cells in a row, walked left and right. Its values are known exactly, so learners are tested on it.
+"""Corridor: a row of cells, walked left and right. Its values are known exactly, which tests learners.
 
 With `terminal=True` the last cell pays 1 and ends the episode, so V*(cell) = gamma^(length - 2 - cell). With
 `terminal=False` every step pays 1 and only the time limit ends the episode: a learner that

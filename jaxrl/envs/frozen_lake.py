@@ -30,7 +30,9 @@ MAPS = {
     ),
 }
 _MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # row, column: left, down, right, up
-_FROZEN, _GOAL, _HOLE, _ENDED = range(4)  # what a move arrives at; _ENDED: it started on a goal or hole, and stays
+_FROZEN, _GOAL, _HOLE, _ENDED = range(
+    4
+)  # what a move arrives at; _ENDED: it started on a goal or hole, and stays
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +42,9 @@ class Params:
 
     desc: tuple[str, ...] = dataclasses.field(default=MAPS["4x4"], metadata={"static": True})
     is_slippery: bool = dataclasses.field(default=True, metadata={"static": True})
-    success_rate: float = 1.0 / 3.0  # of going where one wants; the two perpendicular directions share the rest
+    success_rate: float = (
+        1.0 / 3.0
+    )  # of going where one wants; the two perpendicular directions share the rest
     reward_schedule: tuple[float, float, float] = (1.0, 0.0, 0.0)  # for arriving at goal, hole, frozen
     max_steps_in_episode: int = 100
 
@@ -57,7 +61,9 @@ class State(NamedTuple):
 def reset(key: Array, params: Params) -> State:
     """On a start."""
     starts = _starts(params.desc)
-    drawn = starts[0] if len(starts) == 1 else jnp.asarray(starts)[jax.random.randint(key, (), 0, len(starts))]
+    drawn = (
+        starts[0] if len(starts) == 1 else jnp.asarray(starts)[jax.random.randint(key, (), 0, len(starts))]
+    )
     return State(jnp.asarray(drawn, jnp.int32), time=jnp.zeros((), jnp.int32))
 
 
@@ -76,9 +82,10 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
 
 
 def tabular(params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """(P [S, A, S], R [S, A]), float64: the chance of each next state and the mean reward; a goal or hole loops to itself for 0.
+    """(P [S, A, S], R [S, A]), float64: the chance of each next state and the mean reward.
 
-    Concrete params only. P adds equal outcomes up in gymnasium's order, so that it equals `env.unwrapped.P` bit for bit.
+    A goal or hole loops to itself for 0. Equal outcomes are added up in the order of gymnasium's
+    `env.unwrapped.P`, so that the two are equal bit for bit. Concrete params only.
     """
     goal, hole, frozen = params.reward_schedule
     rewards = {_FROZEN: frozen, _GOAL: goal, _HOLE: hole, _ENDED: 0.0}
@@ -126,17 +133,28 @@ def render(state: State, params: Params) -> str:
 def check(params: Params) -> None:
     """Raises ValueError for a bad map or a concrete value out of range."""
     desc = params.desc
-    if not desc or not all(isinstance(row, str) for row in desc) or not desc[0] or len(set(map(len, desc))) != 1:
+    if (
+        not desc
+        or not all(isinstance(row, str) for row in desc)
+        or not desc[0]
+        or len(set(map(len, desc))) != 1
+    ):
         raise ValueError(f"desc is {desc!r}; it must be rows of one length, such as ['SFF', 'FHG']")
     letters = set("".join(desc))
     if letters - set("SFHG"):
-        raise ValueError(f"desc has the letter {min(letters - set('SFHG'))!r}; allowed: S start, F frozen, H hole, G goal")
+        raise ValueError(
+            f"desc has the letter {min(letters - set('SFHG'))!r}; allowed: S start, F frozen, H hole, G goal"
+        )
     for letter, what in (("S", "start"), ("G", "goal")):
         if letter not in letters:
-            raise ValueError(f"desc is {list(desc)} without a {letter}; it must have at least one {what}: put a {letter}")
+            raise ValueError(
+                f"desc is {list(desc)} without a {letter}; it must have at least one {what}: put a {letter}"
+            )
     checks.in_range("success_rate", params.success_rate, 0, 1)
     if len(params.reward_schedule) != 3:
-        raise ValueError(f"reward_schedule is {params.reward_schedule!r}; it must be three numbers: for goal, hole, frozen")
+        raise ValueError(
+            f"reward_schedule is {params.reward_schedule!r}; it must be three numbers: for goal, hole, frozen"
+        )
     for reward in params.reward_schedule:
         checks.in_range("reward_schedule", reward, -float("inf"), float("inf"))
     if checks.is_number(params.max_steps_in_episode):
@@ -144,7 +162,7 @@ def check(params: Params) -> None:
 
 
 def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
-    """The environment on a named map; a `desc` given to `make` replaces it. The time limit is 100, on the 8x8 map 200."""
+    """The environment on a named map, which a `desc` given to `make` replaces; 200 steps on 8x8, else 100."""
     checks.one_of("map_name", map_name, MAPS)
     return PureEnvironment(
         "FrozenLake-v1",
@@ -177,7 +195,7 @@ def _starts(desc: tuple[str, ...]) -> tuple[int, ...]:
 
 @functools.cache
 def _arrivals(desc: tuple[str, ...]) -> np.ndarray:
-    """int32 [S, 4]: for each cell and direction 4 * next cell + what is there, so that a step looks up one number."""
+    """int32 [S, 4]: for each cell and direction 4 * next cell + what is there: a step looks up one number."""
     rows, columns = len(desc), len(desc[0])
     table = np.zeros((rows * columns, 4), np.int32)
     kinds: dict[Any, int] = {"S": _FROZEN, "F": _FROZEN, "G": _GOAL, "H": _HOLE}

@@ -1,4 +1,7 @@
-"""Any environment of gymnax 1.0 as one of ours: `make("gymnax:Catch-bsuite")`. gymnax is imported when one is asked for."""
+"""Any environment of gymnax 1.0 as one of ours: `make("gymnax:Catch-bsuite")`.
+
+gymnax is imported when one is asked for, not before.
+"""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from jaxrl.types import PyTree
 
 @dataclass(frozen=True)
 class GymnaxEnvironment:
-    """A gymnax environment behind our `Environment`: its `reset_env`, `step_env` and `is_truncated`, our step and spaces."""
+    """A gymnax environment's `reset_env`, `step_env` and `is_truncated` with our `step` and spaces."""
 
     name: str
     inner: Any  # gymnax's own object, hashed by identity
@@ -58,7 +61,7 @@ class GymnaxEnvironment:
 
 
 def factory(env_id: str) -> Callable[..., GymnaxEnvironment]:
-    """A factory of one gymnax environment, with the arguments of gymnax's own. Raises ValueError where gymnax or the id is unknown."""
+    """A factory with the arguments of gymnax's own. ValueError: gymnax is absent or the id unknown."""
     try:
         from gymnax import registration
     except ImportError as error:

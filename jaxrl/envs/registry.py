@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -28,7 +29,7 @@ _GYMNAX = "gymnax:"
 class Override(NamedTuple):
     """One setting of an environment."""
 
-    type: type
+    type: Any  # bool, int, float, str, or tuple[float, ...] and the like
     default: Any
 
 
@@ -38,24 +39,28 @@ def list_ids() -> list[str]:
 
 
 def register(env_id: str, factory: Callable[..., Any], overwrite: bool = False) -> None:
-    """Let `make(env_id, **overrides)` build environments by `factory`, a function whose arguments have defaults.
+    """Let `make(env_id)` build environments by `factory`, a function whose arguments all have defaults.
 
-    Raises ValueError for a bad id, for one that is taken unless `overwrite`, and for a factory that is no function.
+    Raises ValueError for a bad id, a taken one unless `overwrite`, and a factory that is no function.
     """
     if not isinstance(env_id, str) or not env_id or env_id.startswith(_GYMNAX):
-        raise ValueError(f"environment id is {env_id!r}; it must be a non-empty string that does not start with {_GYMNAX!r}")
+        raise ValueError(
+            f"environment id is {env_id!r}; it must be a non-empty string not starting with {_GYMNAX!r}"
+        )
     if not callable(factory):
-        raise ValueError(f"factory of {env_id!r} is {factory!r}; it must be a function that returns an Environment")
+        raise ValueError(
+            f"factory of {env_id!r} is {factory!r}; it must be a function that returns an Environment"
+        )
     if env_id in _factories and not overwrite:
         raise ValueError(f"environment id {env_id!r} is taken; choose another or pass overwrite=True")
     _factories[env_id] = factory
 
 
 def make(env_id: str, **overrides: Any) -> tuple[Environment, Any]:
-    """(env, params) of an id; an override is an argument of the environment's factory or a field of its params.
+    """(env, params) of an id; an override is an argument of the factory or a field of the params.
 
-    `env.default_params` are the params returned. `signature(env_id)` lists the overrides. To vary a number
-    over environments, vmap over `params` instead. Raises ValueError for an unknown id or override, and for a bad value.
+    `env.default_params` are the params returned; `signature(env_id)` lists the overrides. To vary a number
+    over environments, vmap over `params` instead. ValueError: unknown id or override, bad value.
     """
     factory = _find(env_id)
     known = _arguments(factory)
@@ -75,8 +80,8 @@ def make(env_id: str, **overrides: Any) -> tuple[Environment, Any]:
 def signature(env_id: str) -> dict[str, Override]:
     """The overrides that `make(env_id, ...)` takes. Raises ValueError for an unknown id."""
     factory = _find(env_id)
-    settings = _arguments(factory) | {n: v for n, v in _fields(factory().default_params).items()}
-    return {name: Override(type(default), default) for name, default in settings.items()}
+    settings = _arguments(factory) | _fields(factory().default_params)
+    return {name: Override(_type(default), default) for name, default in settings.items()}
 
 
 def _find(env_id: str) -> Callable[..., Any]:
@@ -97,14 +102,19 @@ def _arguments(factory: Callable[..., Any]) -> dict[str, Any]:
 
 def _fields(params: Any) -> dict[str, Any]:
     """Field names and values of a dataclass or NamedTuple."""
-    names = [f.name for f in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else params._fields
+    names = (
+        [f.name for f in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else params._fields
+    )
     return {name: getattr(params, name) for name in names}
 
 
 def _replace(params: Any, changes: dict[str, Any]) -> Any:
-    if dataclasses.is_dataclass(params) and not isinstance(params, type):
-        return dataclasses.replace(params, **changes)
-    return params._replace(**changes)
+    replace = params._replace if hasattr(params, "_replace") else functools.partial(dataclasses.replace, params)
+    return replace(**changes)
+
+
+def _type(default: Any) -> Any:
+    return tuple[type(default[0]), ...] if isinstance(default, tuple) and default else type(default)
 
 
 def _value(env_id: str, name: str, value: Any, default: Any) -> Any:
@@ -117,8 +127,12 @@ def _value(env_id: str, name: str, value: Any, default: Any) -> Any:
             raise ValueError(f"{name} of {env_id} is {value!r}; it must be a finite number")
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(value)
+        return tuple(
+            _value(env_id, f"{name}[{i}]", v, default[0]) if default else v for i, v in enumerate(value)
+        )
     if type(value) is not wanted and default is not None:
         hint = "; to vary it over environments, vmap over params" if hasattr(value, "shape") else ""
-        raise ValueError(f"{name} of {env_id} is {value!r}; it must be of type {wanted.__name__}, as {default!r}{hint}")
+        raise ValueError(
+            f"{name} of {env_id} is {value!r}; it must be of type {wanted.__name__}, as {default!r}{hint}"
+        )
     return value
