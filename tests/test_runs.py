@@ -408,8 +408,7 @@ def test_live_line(monkeypatch, no_color):
     assert ("\x1b[38;5" in said or "\x1b[35" in said) is not no_color
 
 
-def test_plain_lines_have_no_control_codes(capsys, monkeypatch):
-    monkeypatch.setattr(log, "PLAIN_SECONDS", 0.0)
+def test_plain_lines_have_no_control_codes(capsys):
     for quiet, lines in ((False, 2), (True, 1)):
         reporter = log.reporter(quiet)
         reporter.line("start")
