@@ -12,7 +12,7 @@ from jaxrl.runs.errors import CheckpointError, UsageError, configuration
 from jaxrl.runs.log import say
 
 COMMANDS = {"train": commands.train, "eval": commands.evaluate, "list": commands.show}
-USAGE, DAMAGED, INTERNAL = 2, 4, 70  # exit codes; a signal gives 128 + its number
+USAGE, INTERNAL = 2, 70  # exit codes; a signal gives 128 + its number
 
 HELP = """\
 usage: jaxrl COMMAND ...
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except (UsageError, CheckpointError) as error:
         _complain(" ".join(str(error).split()))
-        return USAGE if isinstance(error, UsageError) else DAMAGED
+        return USAGE
     except Exception as error:
         traceback.print_exc()
         _complain(f"internal error, {type(error).__name__}: please report it with the lines above")

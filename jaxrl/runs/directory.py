@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path("runs")  # where runs go by default; made where it is missing
+ROOT = Path("runs")  # where runs go by default
 CONFIG, METRICS, SUMMARY, CURVE = "config.json", "metrics.jsonl", "summary.json", "curve.png"
 
 
@@ -40,11 +40,9 @@ def check(path: Path, force: bool = False) -> None:
             return
         if path.exists() or path.is_symlink():
             raise ValueError(f"{text} is a file, not a directory; choose another --out")
-        parent = path.absolute().parent
-        if path.parent == ROOT and not ROOT.exists():
-            parent = Path.cwd()  # it will be made
+        parent = next(above for above in path.absolute().parents if above.exists())
         if not parent.is_dir():
-            raise ValueError(f"cannot make {text}: {parent} is no directory; make it first (mkdir -p)")
+            raise ValueError(f"cannot make {text}: {parent} is a file, not a directory; choose another --out")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise ValueError(f"cannot make {text}: no permission to write to {parent}; choose another --out")
     except OSError as error:
@@ -52,16 +50,14 @@ def check(path: Path, force: bool = False) -> None:
 
 
 def create(path: Path, force: bool = False) -> Path | None:
-    """Makes the run directory and claims it; returns where a run that was there has been moved (`force`).
+    """Makes the run directory, its parents too, and claims it; returns where a run that was there has been moved (`force`).
 
     Of two processes that ask for one directory, one gets it. Raises ValueError as `check` does.
     """
     check(path, force)
     try:
         aside = _move_aside(path) if path.is_dir() and any(path.iterdir()) else None
-        if path.parent == ROOT:
-            ROOT.mkdir(exist_ok=True)
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         (path / METRICS).open("x").close()
     except FileExistsError as error:
         raise ValueError(f"{path} was taken by another run just now; choose another --out") from error
