@@ -16,12 +16,12 @@ from jaxrl.envs import api
 from jaxrl.types import PyTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: gymnax's params may hold arrays
 class GymnaxEnvironment:
     """A gymnax environment's `reset_env`, `step_env` and `is_truncated` with our `step` and spaces."""
 
     name: str
-    inner: Any  # gymnax's own object, hashed by identity
+    inner: Any  # gymnax's own object
     default_params: Any
 
     reset = api.reset
