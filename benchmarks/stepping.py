@@ -24,9 +24,7 @@ LABELS = ("gymnax", "jaxrl", "jaxrl, lean actions", "jaxrl, lean actions, one sp
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 1024, 16384])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)
@@ -157,11 +155,7 @@ def lean(env: Any, params: Any, num_envs: int, steps: int, one_split: bool) -> A
 def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
     """Machine, date and versions."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {
@@ -189,9 +183,7 @@ def show(record: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     for row in record["rows"]:
         speed, ratio = f"{row['speed']:.2f} M", f"{row['ratio_to_gymnax']:.2f}"
-        table.add_row(
-            row["env"], str(row["num_envs"]), row["variant"], speed, ratio, f"{row['compile_s']:.2f}"
-        )
+        table.add_row(row["env"], str(row["num_envs"]), row["variant"], speed, ratio, f"{row['compile_s']:.2f}")
         if row["variant"] == LABELS[-1]:
             table.add_section()
     Console(width=110).print(table)

@@ -141,12 +141,8 @@ class Box(_Frozen):
             if np.any(span > 2**32):
                 raise ValueError("an integer Box wider than 2**32 cannot be sampled; narrow its bounds")
             drawn = jax.random.bits(key, self.shape, jnp.uint32)  # the remainder's bias is below span / 2**32
-            drawn = jnp.where(
-                span == 2**32, drawn, drawn % np.where(span == 2**32, 1, span).astype(np.uint32)
-            )
-            return (drawn + low.astype(np.uint32)).astype(
-                dtype
-            )  # modulo 2**32, so that negative bounds come out right
+            drawn = jnp.where(span == 2**32, drawn, drawn % np.where(span == 2**32, 1, span).astype(np.uint32))
+            return (drawn + low.astype(np.uint32)).astype(dtype)  # modulo 2**32, so that negative bounds come out right
         below, above = np.isfinite(self.low), np.isfinite(self.high)
         low, high = np.where(below, self.low, 0).astype(dtype), np.where(above, self.high, 0).astype(dtype)
         if (below & above).all():
@@ -193,9 +189,7 @@ class Tuple(_Frozen):
     def sample(self, key: Array) -> tuple:
         if not self.spaces:
             return ()
-        return tuple(
-            s.sample(k) for s, k in zip(self.spaces, jax.random.split(key, self.num_spaces), strict=True)
-        )
+        return tuple(s.sample(k) for s, k in zip(self.spaces, jax.random.split(key, self.num_spaces), strict=True))
 
     def contains(self, x: PyTree) -> Any:
         if not isinstance(x, (tuple, list)) or len(x) != self.num_spaces:
@@ -215,9 +209,7 @@ class Dict(_Frozen):
     def __init__(self, spaces: Mapping[str, Any]):
         for key, space in spaces.items():
             if not isinstance(key, str):
-                raise ValueError(
-                    f"key {key!r} of a Dict space is a {type(key).__name__}; it must be a string"
-                )
+                raise ValueError(f"key {key!r} of a Dict space is a {type(key).__name__}; it must be a string")
             _require_space(f"member {key!r} of a Dict space", space)
         self._set(items=tuple(sorted(spaces.items(), key=lambda item: item[0])))
 
@@ -235,18 +227,11 @@ class Dict(_Frozen):
     def sample(self, key: Array) -> dict[str, Any]:
         if not self.items:
             return {}
-        return {
-            n: s.sample(k)
-            for (n, s), k in zip(self.items, jax.random.split(key, self.num_spaces), strict=True)
-        }
+        return {n: s.sample(k) for (n, s), k in zip(self.items, jax.random.split(key, self.num_spaces), strict=True)}
 
     def contains(self, x: PyTree) -> Any:
         parts = _parts(self, x)
-        return (
-            False
-            if parts is None
-            else _all(s.contains(p) for (_, s), p in zip(self.items, parts, strict=True))
-        )
+        return False if parts is None else _all(s.contains(p) for (_, s), p in zip(self.items, parts, strict=True))
 
 
 def flatdim(space: Any) -> int:
@@ -280,9 +265,7 @@ def unflatten(space: Any, vector: ArrayLike) -> PyTree:
     """The element that `flatten` made `vector` [flatdim(space)] of. Raises ValueError for another length."""
     vector = jnp.asarray(vector)
     if vector.shape != (flatdim(space),):
-        raise ValueError(
-            f"vector has shape {vector.shape}; a flattened element of {space} has ({flatdim(space)},)"
-        )
+        raise ValueError(f"vector has shape {vector.shape}; a flattened element of {space} has ({flatdim(space)},)")
     if isinstance(space, Discrete):
         return jnp.argmax(vector).astype(jnp.int32)
     if isinstance(space, Box):
@@ -301,9 +284,7 @@ def from_gymnasium(space: Any) -> Any:
 
     if isinstance(space, gym.Discrete):
         if space.start != 0:
-            raise ValueError(
-                f"{space} starts at {space.start}; a Discrete space starts at 0: shift it in a wrapper"
-            )
+            raise ValueError(f"{space} starts at {space.start}; a Discrete space starts at 0: shift it in a wrapper")
         return Discrete(int(space.n))
     if isinstance(space, gym.MultiDiscrete):
         if np.any(space.start):
@@ -357,17 +338,13 @@ def _bound(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
     try:
         value = np.broadcast_to(value, shape)
     except ValueError:
-        raise ValueError(
-            f"{name} of a Box has shape {value.shape}; it must broadcast to the Box's {shape}"
-        ) from None
+        raise ValueError(f"{name} of a Box has shape {value.shape}; it must broadcast to the Box's {shape}") from None
     if np.isnan(value).any():
         raise ValueError(f"{name} of a Box is NaN; give a number or an infinity")
     if not jnp.issubdtype(dtype, np.floating):
         smallest, largest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if (value < smallest).any() or (value > largest).any():
-            raise ValueError(
-                f"{name} of a Box is {_short(value)}; {dtype} holds {smallest} to {largest}: change dtype"
-            )
+            raise ValueError(f"{name} of a Box is {_short(value)}; {dtype} holds {smallest} to {largest}: change dtype")
     value = np.broadcast_to(value.astype(dtype), shape)
     value.flags.writeable = False
     return value

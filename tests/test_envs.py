@@ -1,4 +1,4 @@
-"""What every environment owes: the interface, auto-reset at both kinds of end, purity, both kinds of key; and the registry."""
+"""What every environment owes: the interface, auto-reset at both ends, purity, both kinds of key; and the registry."""
 
 import subprocess
 import sys
@@ -237,7 +237,7 @@ def test_signature_lists_what_make_takes():
     ],
 )
 def test_bad_use_is_refused_in_one_line(act, message):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         act()
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -117,7 +117,12 @@ def test_x64_changes_no_dtype():
     env, params = jaxrl.make("FrozenLake-v1")
     with jax.enable_x64(True):
         obs, state, reward, *_ = env.step(jaxrl.key(0), env.reset(jaxrl.key(0), params)[1], 1, params)
-    assert (obs.dtype, state.position.dtype, state.time.dtype, reward.dtype) == ("int32", "int32", "int32", "float32")
+    assert (obs.dtype, state.position.dtype, state.time.dtype, reward.dtype) == (
+        "int32",
+        "int32",
+        "int32",
+        "float32",
+    )
 
 
 def test_render_highlights_the_walker():

@@ -48,8 +48,7 @@ def gymnax_rollout(make, env_id, steps=40):
 
 @pytest.mark.parametrize(
     ("make", "env_id"),
-    [(jaxrl.make, i) for i in OURS]
-    + [(gymnax.make, i) for i in ("CartPole-v1", "FrozenLake-misc", "Catch-bsuite")],
+    [(jaxrl.make, i) for i in OURS] + [(gymnax.make, i) for i in ("CartPole-v1", "FrozenLake-misc", "Catch-bsuite")],
 )
 def test_gymnax_code_runs_on_both(make, env_id):
     reward, done, info = gymnax_rollout(make, env_id)

@@ -1,4 +1,4 @@
-"""Spaces: every sample is contained, what is outside is not, under jit as without; conversions keep what they convert."""
+"""Spaces: samples are contained, what is outside is not, under jit as without; conversions keep what they convert."""
 
 import types
 

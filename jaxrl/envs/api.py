@@ -17,9 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxrl.types import PyTree
 
-Step = tuple[
-    PyTree, PyTree, Array, Array, Array, dict[str, Any]
-]  # obs, state, reward, terminated, truncated, info
+Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]  # obs, state, reward, terminated, truncated, info
 
 
 class Environment(Protocol):
@@ -108,17 +106,13 @@ class PureEnvironment:
     default_params: Any
     num_actions: int
     reset_fn: Callable[[Array, Any], Any]  # (key, params) -> State
-    step_fn: Callable[
-        [Array, Any, ArrayLike, Any], tuple[Any, Array, Array]
-    ]  # (key, state, action, params) ->
+    step_fn: Callable[[Array, Any, ArrayLike, Any], tuple[Any, Array, Array]]  # (key, state, action, params) ->
     # (State, reward float32 [], terminated bool [])
     observe_fn: Callable[[Any, Any], PyTree]  # (state, params) -> obs
     observation_space_fn: Callable[[Any], Any]  # (params) -> Space
     action_space_fn: Callable[[Any], Any]  # (params) -> Space
     render_fn: Callable[[Any, Any], str] | None = None  # (state, params) -> ANSI text
-    check_fn: Callable[[Any], None] | None = (
-        None  # (params): ValueError where a concrete value is out of range
-    )
+    check_fn: Callable[[Any], None] | None = None  # (params): ValueError where a concrete value is out of range
     # False where reset_fn and step_fn do not both draw: the key serves the one that does, without a split
     splits_fn: Callable[[Any], bool] = always
 

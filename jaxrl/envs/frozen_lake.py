@@ -30,9 +30,7 @@ MAPS = {
     ),
 }
 _MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # row, column: left, down, right, up
-_FROZEN, _GOAL, _HOLE, _ENDED = range(
-    4
-)  # what a move arrives at; _ENDED: it started on a goal or hole, and stays
+_FROZEN, _GOAL, _HOLE, _ENDED = range(4)  # what a move arrives at; _ENDED: it started on a goal or hole, and stays
 
 
 @jax.tree_util.register_dataclass
@@ -42,9 +40,7 @@ class Params:
 
     desc: tuple[str, ...] = dataclasses.field(default=MAPS["4x4"], metadata={"static": True})
     is_slippery: bool = dataclasses.field(default=True, metadata={"static": True})
-    success_rate: float = (
-        1.0 / 3.0
-    )  # of going where one wants; the two perpendicular directions share the rest
+    success_rate: float = 1.0 / 3.0  # of going where one wants; the two perpendicular directions share the rest
     reward_schedule: tuple[float, float, float] = (1.0, 0.0, 0.0)  # for arriving at goal, hole, frozen
     max_steps_in_episode: int = 100
 
@@ -61,9 +57,7 @@ class State(NamedTuple):
 def reset(key: Array, params: Params) -> State:
     """On a start."""
     starts = _starts(params.desc)
-    drawn = (
-        starts[0] if len(starts) == 1 else jnp.asarray(starts)[jax.random.randint(key, (), 0, len(starts))]
-    )
+    drawn = starts[0] if len(starts) == 1 else jnp.asarray(starts)[jax.random.randint(key, (), 0, len(starts))]
     return State(jnp.asarray(drawn, jnp.int32), time=jnp.zeros((), jnp.int32))
 
 
@@ -133,12 +127,7 @@ def render(state: State, params: Params) -> str:
 def check(params: Params) -> None:
     """Raises ValueError for a bad map or a concrete value out of range."""
     desc = params.desc
-    if (
-        not desc
-        or not all(isinstance(row, str) for row in desc)
-        or not desc[0]
-        or len(set(map(len, desc))) != 1
-    ):
+    if not desc or not all(isinstance(row, str) for row in desc) or not desc[0] or len(set(map(len, desc))) != 1:
         raise ValueError(f"desc is {desc!r}; it must be rows of one length, such as ['SFF', 'FHG']")
     letters = set("".join(desc))
     if letters - set("SFHG"):

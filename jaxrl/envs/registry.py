@@ -44,13 +44,9 @@ def register(env_id: str, factory: Callable[..., Any], overwrite: bool = False) 
     Raises ValueError for a bad id, a taken one unless `overwrite`, and a factory that is no function.
     """
     if not isinstance(env_id, str) or not env_id or env_id.startswith(_GYMNAX):
-        raise ValueError(
-            f"environment id is {env_id!r}; it must be a non-empty string not starting with {_GYMNAX!r}"
-        )
+        raise ValueError(f"environment id is {env_id!r}; it must be a non-empty string not starting with {_GYMNAX!r}")
     if not callable(factory):
-        raise ValueError(
-            f"factory of {env_id!r} is {factory!r}; it must be a function that returns an Environment"
-        )
+        raise ValueError(f"factory of {env_id!r} is {factory!r}; it must be a function that returns an Environment")
     if env_id in _factories and not overwrite:
         raise ValueError(f"environment id {env_id!r} is taken; choose another or pass overwrite=True")
     _factories[env_id] = factory
@@ -102,9 +98,7 @@ def _arguments(factory: Callable[..., Any]) -> dict[str, Any]:
 
 def _fields(params: Any) -> dict[str, Any]:
     """Field names and values of a dataclass or NamedTuple."""
-    names = (
-        [f.name for f in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else params._fields
-    )
+    names = [f.name for f in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else params._fields
     return {name: getattr(params, name) for name in names}
 
 
@@ -127,12 +121,8 @@ def _value(env_id: str, name: str, value: Any, default: Any) -> Any:
             raise ValueError(f"{name} of {env_id} is {value!r}; it must be a finite number")
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(
-            _value(env_id, f"{name}[{i}]", v, default[0]) if default else v for i, v in enumerate(value)
-        )
+        return tuple(_value(env_id, f"{name}[{i}]", v, default[0]) if default else v for i, v in enumerate(value))
     if type(value) is not wanted and default is not None:
         hint = "; to vary it over environments, vmap over params" if hasattr(value, "shape") else ""
-        raise ValueError(
-            f"{name} of {env_id} is {value!r}; it must be of type {wanted.__name__}, as {default!r}{hint}"
-        )
+        raise ValueError(f"{name} of {env_id} is {value!r}; it must be of type {wanted.__name__}, as {default!r}{hint}")
     return value
