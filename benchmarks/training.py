@@ -51,9 +51,7 @@ def purejaxrl_dqn() -> Bench:
         epsilon=explore.linear(1.0, 0.05, 250_000),
     )
     buffer = jaxrl.uniform(10_000, 128, 10)
-    return Bench(
-        make_run(env, params, agent, buffer, jaxrl.LoopConfig(10, warmup=1_000)), agent, network, 10, 128
-    )
+    return Bench(make_run(env, params, agent, buffer, jaxrl.LoopConfig(10, warmup=1_000)), agent, network, 10, 128)
 
 
 def compiled_chunk(run: Run, state, iterations: int):

@@ -18,9 +18,7 @@ def at_least(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {low}")
 
 
-def in_range(
-    name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False
-) -> None:
+def in_range(name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False) -> None:
     """Raises ValueError where a concrete number is not finite or not in [low, high]; an open end is excluded."""
     if isinstance(value, (str, bool, type(None))):
         inside = False

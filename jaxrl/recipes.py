@@ -211,9 +211,7 @@ def _deep(config: DQN, env: Any, params: PyTree, loop: LoopConfig, iterations: i
             f"replay.batch_size {replay.batch_size} is more than the {windows} windows that the buffer holds at the "
             f"first update; set learning_starts to at least {replay.batch_size + agent.n_step * loop.num_envs}"
         )
-    learning_rate = optax.linear_schedule(
-        agent.learning_rate, agent.learning_rate_end, iterations * loop.updates
-    )
+    learning_rate = optax.linear_schedule(agent.learning_rate, agent.learning_rate_end, iterations * loop.updates)
     optimizer = optax.chain(optax.clip_by_global_norm(agent.clip_norm), optax.adam(learning_rate))
     target = value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak)
     learner = dqn(

@@ -362,9 +362,7 @@ def test_alpha_and_beta_may_be_traced():
 # What the last adds completed
 
 
-@pytest.mark.parametrize(
-    ("window", "stride", "steps"), [(1, 1, 3), (3, 1, 2), (3, 2, 3), (2, 3, 3), (2, 4, 2)]
-)
+@pytest.mark.parametrize(("window", "stride", "steps"), [(1, 1, 3), (3, 1, 2), (3, 2, 3), (2, 3, 3), (2, 4, 2)])
 def test_fresh_windows_are_those_that_the_last_adds_completed(window, stride, steps):
     rows = 9
     buffer = jitted(prioritized(rows * N, 4, N, window=window, stride=stride, alpha=1.0))

@@ -14,7 +14,6 @@ import jaxrl
 from jaxrl import nets
 from jaxrl.train import RunState, vmap_run
 
-NET = nets.QNetwork(2, nets.MLP((8,)))
 SEEDS = jnp.arange(3)
 
 
@@ -40,7 +39,6 @@ def table(factory, window):
 
 ROWS = {
     "dqn": deep(jaxrl.uniform(64, 8, 4, window=3)),
-    "dqn_single_huber": deep(jaxrl.uniform(64, 8, 4), double=False, loss="huber"),
     "dqn_prioritized": deep(jaxrl.prioritized(64, 8, 4, window=2)),
     "q_learning": table(jaxrl.q_learning, 1),
     "sarsa": table(jaxrl.sarsa, 2),
@@ -49,15 +47,25 @@ ROWS = {
 each_row = pytest.mark.parametrize("name", ROWS)
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def go(run, key, iterations):
-    return jaxrl.advance(run, run.warmup(run.init(key)), iterations)
+class Case(NamedTuple):
+    """A row built and its programs: each compiles once."""
+
+    row: Row
+    run: object
+    agent: object
+    begin: object  # key -> state after warm-up
+    chunk: object  # state -> (state, metrics) of five steps
+    traces: list
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def go_many(run, keys, iterations):
-    run = vmap_run(run)
-    return jaxrl.advance(run, run.warmup(run.init(keys)), iterations)
+def compiled(row, run, agent):
+    traces = []
+
+    def chunk(state):
+        traces.append(1)
+        return jaxrl.advance(run, state, 5)
+
+    return Case(row, run, agent, jax.jit(lambda key: run.warmup(run.init(key))), jax.jit(chunk), traces)
 
 
 def make(name, **options):
@@ -68,11 +76,18 @@ def make(name, **options):
     return jaxrl.make_run(env, params, agent, row.buffer, row.loop), agent, env, params
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ROWS])
 def case(request):
-    """A run that always explores, so that its batches do not hang on the last bit of a network; compiled once."""
-    run, agent, env, params = make(request.param, epsilon=1.0)
-    return ROWS[request.param], run, agent, env, params
+    """A run that always explores, so that its batches do not hang on the last bit of a network."""
+    run, agent, *_ = make(request.param, epsilon=1.0)
+    return compiled(ROWS[request.param], run, agent)
+
+
+def go(case, key, chunks):
+    state = case.begin(key)
+    for _ in range(chunks):
+        state, _ = case.chunk(state)
+    return state
 
 
 def leaves(tree):
@@ -87,107 +102,87 @@ def assert_same(a, b):
 
 
 def test_runs_and_counts(case):
-    row, run, *_ = case
-    state, metrics = go(run, jaxrl.key(0), 20)
-    assert int(state.clock) == row.loop.warmup + 20 * row.loop.unroll
-    assert float(metrics["env_steps"]) == 20 * row.loop.unroll * 4
-    assert float(metrics["updates"]) == 20 * row.loop.updates
+    loop = case.row.loop
+    state, metrics = case.chunk(case.begin(jaxrl.key(0)))
+    assert int(state.clock) == loop.warmup + 5 * loop.unroll
+    assert float(metrics["env_steps"]) == 5 * loop.unroll * 4
+    assert float(metrics["updates"]) == 5 * loop.updates
     assert all(np.isfinite(leaf).all() for leaf in leaves((state.agent, metrics)))
     assert {"loss", "q", "episodes", "return", "length"} <= metrics.keys()
     assert all(leaf.shape == () and leaf.dtype == jnp.float32 for leaf in metrics.values())
 
 
 def test_same_seed_is_bitwise_the_same_and_others_differ(case):
-    row, run, *_ = case
-    state, _ = go(run, jaxrl.key(0), 20)
-    assert_same(go(run, jaxrl.key(0), 20)[0], state)
-    finals = [go(run, jaxrl.key(seed), 20)[0] for seed in range(3)]
+    finals = [go(case, jaxrl.key(seed), 4) for seed in range(3)]
+    assert_same(go(case, jaxrl.key(0), 4), finals[0])
     for i in range(3):
         for j in range(i):
             assert not np.array_equal(finals[i].obs, finals[j].obs)
-            if row.deep:
+            if case.row.deep:
                 assert any((a != b).any() for a, b in zip(leaves(finals[i].agent), leaves(finals[j].agent)))
 
 
 def test_vmapped_seed_is_the_single_seed(case):
-    row, run, *_ = case
-    updates = 100 // row.loop.updates
+    many = compiled(case.row, vmap_run(case.run), case.agent)
     keys = jax.vmap(jaxrl.key)(SEEDS)
-    many, _ = go_many(run, keys, updates)
-    assert many.clock.shape == ()
+    chunks = 100 // (5 * case.row.loop.updates)
+    together = go(many, keys, chunks)
+    assert together.clock.shape == ()
     for i, key in enumerate(keys):
-        single, _ = go(run, key, updates)
-        this = RunState(*[f if a is None else jax.tree.map(lambda x: x[i], f) for f, a in zip(many, run.axes)])  # noqa: B023
-        if not row.deep:
+        single = go(case, key, chunks)
+        parts = [f if a is None else jax.tree.map(lambda x: x[i], f) for f, a in zip(together, case.run.axes)]  # noqa: B023 # used at once
+        this = RunState(*parts)
+        if not case.row.deep:
             assert_same(this, single)
             continue
         assert_same((this.env_state, this.key), (single.env_state, single.key))
-        gap = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(leaves(this.agent.params), leaves(single.agent.params))))
-        norm = np.sqrt(sum(np.sum(a**2) for a in leaves(single.agent.params)))
-        assert gap <= 1e-4 * norm
+        of_vmapped, of_single = leaves(this.agent.params), leaves(single.agent.params)
+        gap = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(of_vmapped, of_single)))
+        assert gap <= 1e-4 * np.sqrt(sum(np.sum(a**2) for a in of_single))
 
 
 def test_second_call_does_not_recompile(case):
-    _, run, *_ = case
-    traces = []
-
-    @jax.jit
-    def chunk(state):
-        traces.append(1)
-        return jaxrl.advance(run, state, 2)[0]
-
-    state = chunk(jax.jit(lambda key: run.warmup(run.init(key)))(jaxrl.key(0)))
-    chunk(chunk(state))
-    assert len(traces) == 1
-    assert chunk._cache_size() == 1
+    go(case, jaxrl.key(7), 3)
+    assert len(case.traces) == 1
+    assert case.chunk._cache_size() == 1
 
 
 def test_resumed_is_uninterrupted(case):
-    _, run, *_ = case
-    whole, _ = go(run, jaxrl.key(3), 10)
-    half, _ = go(run, jaxrl.key(3), 4)
-    arrays = [np.asarray(leaf) for leaf in leaves(half)]
+    half = go(case, jaxrl.key(3), 1)
     parts = [
         jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         else jnp.asarray(array)
-        for array, leaf in zip(arrays, jax.tree.leaves(half))
+        for array, leaf in zip(leaves(half), jax.tree.leaves(half))
     ]
     restored = jax.tree.unflatten(jax.tree.structure(half), parts)
-    rest, _ = jax.jit(lambda state: jaxrl.advance(run, state, 6))(restored)
-    assert_same(rest, whole)
+    assert_same(case.chunk(restored)[0], go(case, jaxrl.key(3), 2))
 
 
-def test_keys_are_used_once(case):
-    _, run, *_ = case
+def test_keys_are_used_once_and_may_be_threefry(case):
     with jax.debug_key_reuse(True):
-        jax.jit(lambda key: run.step(run.warmup(run.init(key)))[0])(jax.random.key(0))
-
-
-def test_threefry_keys_work(case):
-    _, run, *_ = case
-    state, _ = go(run, jax.random.key(0), 3)
-    assert str(jax.random.key_impl(state.key)) == str(jax.random.key_impl(jax.random.key(0)))
+        state = jax.jit(lambda key: case.run.step(case.run.warmup(case.run.init(key)))[0])(jax.random.key(0))
+    assert jax.random.key_impl(state.key) == jax.random.key_impl(jax.random.key(0))
 
 
 @each_row
 def test_jit_is_no_jit(name):
     run, *_ = make(name, epsilon=1.0)
-    loop = ROWS[name].loop
-    iterations = 20 // loop.unroll
+    iterations = 20 // ROWS[name].loop.unroll
+    start = jax.jit(lambda key: run.warmup(run.init(key)))(jaxrl.key(5))
+    jitted, _ = jax.jit(lambda state: jaxrl.advance(run, state, iterations))(start)
+    eager = start
     with jax.disable_jit():
-        state = run.warmup(run.init(jaxrl.key(5)))
         for _ in range(iterations):
-            state, _ = run.step(state)
-    compiled, _ = go(run, jaxrl.key(5), iterations)
-    for a, b in zip(leaves(compiled), leaves(state), strict=True):
+            eager, _ = run.step(eager)
+    for a, b in zip(leaves(jitted), leaves(eager), strict=True):
         np.testing.assert_array_less(np.abs(a.astype(float) - b), 1e-6 * np.maximum(1, np.abs(b)) + 1e-12)
 
 
 @each_row
 def test_greedy_is_deterministic_and_evaluation_plays_whole_episodes(name):
     run, agent, env, params = make(name)
-    state, _ = go(run, jaxrl.key(0), 5)
+    state = jax.jit(run.init)(jaxrl.key(0))
     evaluate = jax.jit(lambda key: jaxrl.evaluate(env, params, agent, state.agent, key, 7))
     result = evaluate(jaxrl.key(1))
     assert result.ended.all()
@@ -206,9 +201,9 @@ def test_masks_are_honoured(name):
     options = {"gamma": 0.5} if row.deep else {"gamma": 0.5, "alpha": 0.5, "initial": 50.0}
     agent = row.agent(4, 3, epsilon=0.5, **options)
     run = jaxrl.make_run(env, params, agent, row.buffer, row.loop)
-    state, metrics = go(run, jaxrl.key(0), 300)
+    state, metrics = jax.jit(lambda key: jaxrl.advance(run, run.warmup(run.init(key)), 300))(jaxrl.key(0))
     assert float(metrics["return"]) < 5.5 * float(metrics["episodes"])  # five steps of at most 1
-    result = jaxrl.evaluate(env, params, agent, state.agent, jaxrl.key(1), 5)
+    result = jax.jit(lambda key: jaxrl.evaluate(env, params, agent, state.agent, key, 5))(jaxrl.key(1))
     assert (result.returns <= 5).all()
     if not row.deep:  # never updated, a forbidden entry stays at 50; through a bootstrap it would hold the others up
         q = np.asarray(state.agent.q)

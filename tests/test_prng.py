@@ -58,9 +58,7 @@ def test_golden_words():
     np.testing.assert_array_equal(words(key), [3448267991, 3890341628])
     np.testing.assert_array_equal(words(prng.key(2**32 - 1)), [771307521, 10537193])
     np.testing.assert_array_equal(jax.random.bits(key, (3,)), [522409149, 4078134168, 2887960712])
-    np.testing.assert_array_equal(
-        words(jax.random.split(key)), [[1093668307, 3553109995], [2000042907, 2877999884]]
-    )
+    np.testing.assert_array_equal(words(jax.random.split(key)), [[1093668307, 3553109995], [2000042907, 2877999884]])
     np.testing.assert_array_equal(words(jax.random.fold_in(key, 5)), [781605954, 3471638825])
     np.testing.assert_array_equal(
         jax.random.bits(key, (3,), "uint8"), np.array([522409149, 4078134168, 2887960712]) >> 24
@@ -78,9 +76,7 @@ def test_words_are_the_reference_s(seed):
     assert (k0, k1) == reference(seed, 0, 0, SEED)
     draws = [reference(k0, k1, i, DRAW) for i in range(7)]
     np.testing.assert_array_equal(jax.random.bits(key, (7,)), [x for x, _ in draws])
-    np.testing.assert_array_equal(
-        words(jax.random.split(key, 5)), [reference(k0, k1, i, SPLIT) for i in range(5)]
-    )
+    np.testing.assert_array_equal(words(jax.random.split(key, 5)), [reference(k0, k1, i, SPLIT) for i in range(5)])
     for data in (0, 1, 77, 2**32 - 1):
         np.testing.assert_array_equal(words(jax.random.fold_in(key, data)), reference(k0, k1, data, FOLD))
     with jax.enable_x64(True):
@@ -230,9 +226,7 @@ def same(left, right):
 
 def loop(keys):
     done = [lane(key) for key in keys]
-    return jnp.stack([key for key, _ in done]), jax.tree.map(
-        lambda *x: jnp.stack(x), *[out for _, out in done]
-    )
+    return jnp.stack([key for key, _ in done]), jax.tree.map(lambda *x: jnp.stack(x), *[out for _, out in done])
 
 
 def test_jit_and_vmap_change_nothing():
@@ -454,9 +448,7 @@ def test_no_two_keys_are_equal():
     )
     made = [words(jax.vmap(prng.key)(jnp.arange(n))), split, fold]
     grandchildren = jax.vmap(jax.random.split)(prng.key_from_array(split, prng.NAME)).reshape(-1)
-    joined = [
-        (data.astype(np.uint64) << np.uint64([32, 0])).sum(-1) for data in [*made, words(grandchildren)]
-    ]
+    joined = [(data.astype(np.uint64) << np.uint64([32, 0])).sum(-1) for data in [*made, words(grandchildren)]]
     everything = np.concatenate([draws, *joined])
     assert np.unique(everything).size == 6 * n
 

@@ -25,13 +25,18 @@ def cartpole_run(num_envs=4, loop=None, window=3, agent=None):
 
 @pytest.mark.parametrize(("unroll", "updates", "warmup"), [(1, 1, 0), (3, 1, 4), (1, 4, 2), (2, 3, 1)])
 def test_cadence_is_exact(unroll, updates, warmup):
-    run, *_ = cartpole_run(loop=LoopConfig(4, unroll, updates, warmup), window=1)
-    state = run.warmup(run.init(jaxrl.key(0)))
+    env, params = jaxrl.make("Corridor-v0")
+    agent = remembering_agent()._replace(
+        init=lambda key, obs: jnp.zeros((), jnp.int32),
+        update=lambda state, sample, key, steps: (state + 1, jnp.zeros(4), {}),
+    )
+    run = make_run(env, params, agent, jaxrl.recent(1, 4), LoopConfig(4, unroll, updates, warmup))
+    state = jax.jit(lambda key: run.warmup(run.init(key)))(jaxrl.key(0))
     assert int(state.clock) == warmup
-    assert int(state.agent.updates) == 0
-    state, metrics = jaxrl.advance(run, state, 5)
+    assert int(state.agent) == 0
+    state, metrics = jax.jit(lambda state: jaxrl.advance(run, state, 5))(state)
     assert int(state.clock) == warmup + 5 * unroll
-    assert int(state.agent.updates) == 5 * updates
+    assert int(state.agent) == 5 * updates
     assert float(metrics["updates"]) == 5 * updates
 
 
@@ -105,11 +110,7 @@ def test_truncation_is_not_death(deep):
     run = make_run(env, params, agent, buffer, LoopConfig(8, warmup=8))
     state, metrics = jax.jit(lambda key: jaxrl.advance(run, run.warmup(run.init(key)), 1500))(jaxrl.key(0))
     assert float(metrics["length"]) == 4 * float(metrics["episodes"])
-    q = (
-        jax.vmap(lambda s: network.apply(state.agent.params, s))(jnp.arange(states))
-        if deep
-        else state.agent.q
-    )
+    q = jax.vmap(lambda s: network.apply(state.agent.params, s))(jnp.arange(states)) if deep else state.agent.q
     np.testing.assert_allclose(q, 1 / (1 - gamma), rtol=0.02 if deep else 1e-3)
 
 
@@ -118,8 +119,7 @@ def test_transitions_hold_the_true_next_observation():
     agent = jaxrl.q_learning(10, 2, epsilon=1.0)
     buffer = jaxrl.recent(8, 2)
     run = make_run(env, params, agent, buffer, LoopConfig(2, warmup=7))
-    state = run.warmup(run.init(jaxrl.key(0)))
-    state, _ = run.step(state)
+    state, _ = jax.jit(lambda key: run.step(run.warmup(run.init(key))))(jaxrl.key(0))
     window = buffer.sample(state.buffer, jaxrl.key(0), state.clock).window
     moved = np.clip(np.asarray(window.obs) + np.where(np.asarray(window.action) == 1, 1, -1), 0, 9)
     np.testing.assert_array_equal(window.next_obs, moved)
@@ -147,23 +147,21 @@ def test_carry_is_stored_as_the_agent_had_it_and_starts_anew_with_each_episode()
     env, params = jaxrl.make("Corridor-v0", max_steps_in_episode=3, length=10)
     buffer = jaxrl.recent(1, 2)
     run = make_run(env, params, remembering_agent(), buffer, LoopConfig(2))
-    state = run.init(jaxrl.key(0))
-    held = []
+    state, held, step = run.init(jaxrl.key(0)), [], jax.jit(run.step)
     for _ in range(7):
-        state, _ = run.step(state)
+        state, _ = step(state)
         held.append(buffer.sample(state.buffer, jaxrl.key(0), state.clock).window.carry.tolist())
     assert held == [[10 + i % 3] * 2 for i in range(7)]
 
 
 def test_an_actors_own_priorities_enter_the_buffer():
-    env, params = jaxrl.make("CartPole-v1")
+    env, params = jaxrl.make("Corridor-v0")
     agent = remembering_agent()._replace(
-        carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
         priority=lambda state, window: 100.0 + jnp.arange(window.reward.shape[0]),
     )
     buffer = jaxrl.prioritized(64, 4, 4, window=2, alpha=1.0)
     run = make_run(env, params, agent, buffer, LoopConfig(4, unroll=2, warmup=3))
-    state, _ = run.step(run.warmup(run.init(jaxrl.key(0))))
+    state, _ = jax.jit(lambda key: run.step(run.warmup(run.init(key))))(jaxrl.key(0))
     mass = np.asarray(state.buffer.mass)
     fresh = sorted(mass[mass > 50].tolist())
     drawn = 4  # the batch that was then learned from went back to priority 0

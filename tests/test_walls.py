@@ -65,9 +65,7 @@ def violations(module: str, imported: list[str]) -> list[str]:
                 continue
             if not any(inner == a or inner.startswith(a + ".") for a in allowed):
                 bad.append(f"{module} -> jaxrl.{inner}")
-        elif top in THIRD_PARTY and not any(
-            module == a or module.startswith(a + ".") for a in THIRD_PARTY[top]
-        ):
+        elif top in THIRD_PARTY and not any(module == a or module.startswith(a + ".") for a in THIRD_PARTY[top]):
             bad.append(f"{module} -> {name}")
         elif top in ("pickle", "cloudpickle", "dill", "joblib"):
             bad.append(f"{module} -> {name}")

@@ -65,9 +65,7 @@ def tabular_agent(
             return explore.greedy(q, mask=mask), carry
         return explore.epsilon_greedy(q, epsilon(steps), key, mask), carry
 
-    def update(
-        state: TableState, sample: Sample, key: Array, steps: Array
-    ) -> tuple[TableState, Array, Metrics]:
+    def update(state: TableState, sample: Sample, key: Array, steps: Array) -> tuple[TableState, Array, Metrics]:
         def q(obs: PyTree) -> Array:
             return action_values(state.q, explore.split_mask(obs)[0])
 

@@ -89,9 +89,7 @@ def value_agent(
             return explore.greedy(q, mask=mask), carry
         return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
 
-    def update(
-        state: ValueState, sample: Sample, key: Array, steps: Array
-    ) -> tuple[ValueState, Array, Metrics]:
+    def update(state: ValueState, sample: Sample, key: Array, steps: Array) -> tuple[ValueState, Array, Metrics]:
         del steps
         keys = jax.random.split(key, sample.weight.shape[0])
 

@@ -48,9 +48,7 @@ def make_ring(buffer: str, capacity: int, num_envs: int, window: int = 1, stride
             f"stride={stride} need {needed} rows; raise capacity to {needed * num_envs} or shorten the window"
         )
     if rows * num_envs > 2**30:
-        raise ValueError(
-            f"{buffer}: capacity={capacity} must be <= 2**30, the most an int32 index can name; lower it"
-        )
+        raise ValueError(f"{buffer}: capacity={capacity} must be <= 2**30, the most an int32 index can name; lower it")
     return Ring(rows, num_envs, window, stride)
 
 
