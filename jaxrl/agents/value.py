@@ -68,8 +68,8 @@ def value_agent(
 ) -> Agent:
     """An agent without memory of its own that descends the mean of the weighted losses of a batch.
 
-    `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was descended, and
-    the means of the loss's own.
+    `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was
+    descended, and the means of the loss's own.
     """
     epsilon = explore.as_schedule(epsilon)
 

@@ -50,7 +50,7 @@ def check(path: Path, force: bool = False) -> None:
 
 
 def create(path: Path, force: bool = False) -> Path | None:
-    """Makes the run directory, its parents too, and claims it; returns where a run that was there has been moved (`force`).
+    """Makes the run directory and its parents and claims it; returns where a run that was there went (`force`).
 
     Of two processes that ask for one directory, one gets it. Raises ValueError as `check` does.
     """
