@@ -48,6 +48,6 @@ def masked_env() -> PureEnvironment:
 
 
 def copies_of(text: str, shape: tuple[int, ...]) -> list[str]:
-    """The copy instructions of an array of `shape` in a compiled program's text."""
+    """The instructions of a compiled program that copy a whole array of `shape`."""
     dims = ",".join(map(str, shape))
-    return re.findall(rf"^.*= \w+\[{dims}\]\S* copy\(.*$", text, flags=re.M)
+    return re.findall(rf"^.*= *\w+\[{dims}\]\S* copy(?:-start)?\(.*$", text, flags=re.MULTILINE)

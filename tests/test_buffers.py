@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import copies_of
 from scipy import stats
 
 from jaxrl import prng
@@ -413,8 +414,8 @@ def compiled_text(function, *args) -> str:
 
 def full_copies(text: str) -> list[str]:
     """The instructions of a compiled program that copy a whole ring leaf of observations."""
-    ring = rf"\[(?:{SEEDS},)?{ROWS},(?:{SEEDS},)?{ENVS},4\]"
-    return re.findall(rf"^.*= *\w+{ring}\S* copy(?:-start)?\(.*$", text, re.MULTILINE)
+    rings = (ROWS, ENVS, 4), (SEEDS, ROWS, ENVS, 4), (ROWS, SEEDS, ENVS, 4)
+    return [copy for ring in rings for copy in copies_of(text, ring)]
 
 
 def writes(text: str) -> tuple[int, int]:

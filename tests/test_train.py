@@ -194,11 +194,12 @@ def test_the_ring_is_written_in_place(seeds):
 
 def test_the_reader_of_copies_sees_one():
     def planted(ring, row):
-        def body(ring, _):
-            ring = jax.lax.cond(row[0, 0] > 0, lambda r: r, lambda r: r.at[0].set(row), ring)
-            return ring, ring[3].sum()
+        def body(ring, i):
+            new = jax.lax.dynamic_update_slice_in_dim(ring, row[None], i, axis=0)
+            old = ring.reshape(-1)[new[3].sum().astype(jnp.int32)]  # the ring of before is read after the write
+            return new, old
 
-        return jax.lax.scan(body, ring, length=3)
+        return jax.lax.scan(body, ring, jnp.arange(3))
 
     text = jax.jit(planted, donate_argnums=0).lower(jnp.zeros((16, 4, 4)), jnp.zeros((4, 4))).compile().as_text()
     assert copies_of(text, (16, 4, 4))

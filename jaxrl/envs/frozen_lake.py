@@ -151,11 +151,11 @@ def check(params: Params) -> None:
 
 
 def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
-    """The environment on a named map, which a `desc` given to `make` replaces; 200 steps on 8x8, else 100."""
+    """The environment on a named map, which a `desc` given to `make` replaces; 100 steps, as in gymnasium."""
     checks.one_of("map_name", map_name, MAPS)
     return PureEnvironment(
         "FrozenLake-v1",
-        Params(MAPS[map_name], max_steps_in_episode=200 if map_name == "8x8" else 100),
+        Params(MAPS[map_name]),
         num_actions=4,
         reset_fn=reset,
         step_fn=step,
@@ -168,9 +168,10 @@ def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
     )
 
 
-def frozen_lake_8x8(map_name: str = "8x8") -> PureEnvironment:
-    """FrozenLake8x8-v1."""
-    return dataclasses.replace(frozen_lake(map_name), name="FrozenLake8x8-v1")
+def frozen_lake_8x8() -> PureEnvironment:
+    """FrozenLake8x8-v1: the larger map and 200 steps."""
+    params = Params(MAPS["8x8"], max_steps_in_episode=200)
+    return dataclasses.replace(frozen_lake(), name="FrozenLake8x8-v1", default_params=params)
 
 
 def _splits(params: Params) -> bool:
