@@ -47,8 +47,8 @@ def make_ring(buffer: str, capacity: int, num_envs: int, window: int = 1, stride
             f"{buffer}: capacity={capacity} is {rows} rows of num_envs={num_envs}, but window={window} and "
             f"stride={stride} need {needed} rows; raise capacity to {needed * num_envs} or shorten the window"
         )
-    if rows * num_envs > 2**30:
-        raise ValueError(f"{buffer}: capacity={capacity} must be <= 2**30, the most an int32 index can name; lower it")
+    if rows * num_envs >= 2**30:
+        raise ValueError(f"{buffer}: capacity={capacity} must be < 2**30, the most an int32 index can name; lower it")
     return Ring(rows, num_envs, window, stride)
 
 
@@ -142,7 +142,13 @@ def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
 
 
 def _take(rows: Array, lanes: Array) -> Callable[[Array], Array]:
-    return lambda leaf: leaf.at[rows, lanes].get(mode="promise_in_bounds")
+    def take(leaf: Array) -> Array:
+        # A gather of single numbers from [C, N] makes XLA copy the ring in a loop that writes and reads once a turn.
+        slices = leaf[..., None] if leaf.ndim == 2 else leaf
+        taken = slices.at[rows, lanes].get(mode="promise_in_bounds")
+        return taken[..., 0] if leaf.ndim == 2 else taken
+
+    return take
 
 
 def _check_like(store: Store, step: Transition) -> None:
