@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a concrete Python number: traced and array hyper-parameters pass unchecked."""
@@ -20,6 +22,8 @@ def at_least(name: str, value: Any, low: int) -> None:
 
 def in_range(name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False) -> None:
     """Raises ValueError where a concrete number is not finite or not in [low, high]; an open end is excluded."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, (str, bool, type(None))):
         inside = False
     elif is_number(value):

@@ -57,6 +57,6 @@ def evaluate(
 
     key, reset_key = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(reset_key, episodes), params)
-    none = Evaluation(jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32), jnp.zeros(episodes, bool))
+    none = Evaluation(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32), jnp.zeros(episodes, bool))
     lane = (env_state, obs, agent.carry(episodes), key, none, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(running, play, lane)[-2]

@@ -57,9 +57,12 @@ def ladder(num_envs: int, base: float = 0.4, alpha: float = 7.0) -> Array:
     return jnp.asarray(base, jnp.float32) ** (1.0 + alpha * jnp.arange(num_envs) / (num_envs - 1))
 
 
-def as_schedule(value: ArrayLike | Schedule) -> Schedule:
-    """A schedule itself, or a number as a constant one."""
-    return value if callable(value) else constant(value)
+def epsilon_schedule(epsilon: ArrayLike | Schedule) -> Schedule:
+    """A schedule itself, or a number in [0, 1] as a constant one."""
+    if callable(epsilon):
+        return epsilon
+    checks.in_range("epsilon", epsilon, 0, 1)
+    return constant(epsilon)
 
 
 def split_mask(obs: PyTree) -> tuple[PyTree, Array | None]:
@@ -92,7 +95,7 @@ def epsilon_greedy_probabilities(q: Array, epsilon: ArrayLike, mask: Array | Non
     """The probabilities [..., A] with which `epsilon_greedy` chooses from q [..., A]."""
     allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
     best = _best(masked(q, mask))
-    uniform = allowed / jnp.sum(allowed, axis=-1, keepdims=True)
+    uniform = allowed / jnp.maximum(jnp.sum(allowed, axis=-1, keepdims=True), 1)
     epsilon = jnp.asarray(epsilon)
     return epsilon * uniform + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import jax
 import optax
+from jax import Array
 
 from jaxrl import checks, explore, nets
 from jaxrl.agents import value
@@ -168,6 +170,10 @@ def build(recipe: str, config: Any, env: Any, params: PyTree, network: Any = Non
 
 def _loop(config: Config, min_rows: int) -> tuple[LoopConfig, int]:
     rows, rest = divmod(config.steps, config.num_envs)
+    if rows >= 2**31:
+        raise ValueError(
+            f"steps {config.steps} are {rows} of each environment; at most {2**31 - 1} can be counted: raise num_envs"
+        )
     if rest:
         near = [n for n in (rows * config.num_envs, (rows + 1) * config.num_envs) if n]
         raise ValueError(
@@ -205,17 +211,21 @@ def _deep(config: DQN, env: Any, params: PyTree, loop: LoopConfig, iterations: i
     checks.at_least("replay.capacity", replay.capacity, 1)
     for width in agent.hidden:
         checks.at_least("agent.hidden", width, 1)
-    windows = (loop.warmup + loop.unroll - agent.n_step + 1) * loop.num_envs
-    if replay.batch_size > windows:
+    rows = min(loop.warmup + loop.unroll, math.ceil(replay.capacity / loop.num_envs))
+    windows = (rows - agent.n_step + 1) * loop.num_envs
+    if 0 < windows < replay.batch_size:
+        needed = replay.batch_size + agent.n_step * loop.num_envs
         raise ValueError(
             f"replay.batch_size {replay.batch_size} is more than the {windows} windows that the buffer holds at the "
-            f"first update; set learning_starts to at least {replay.batch_size + agent.n_step * loop.num_envs}"
+            f"first update; set learning_starts and replay.capacity to at least {needed}"
         )
     learning_rate = optax.linear_schedule(agent.learning_rate, agent.learning_rate_end, iterations * loop.updates)
     optimizer = optax.chain(optax.clip_by_global_norm(agent.clip_norm), optax.adam(learning_rate))
     target = value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak)
+    network = network or _network(agent, env, params)
+    _check_width(network, env, params)
     learner = dqn(
-        network or _network(agent, env, params),
+        network,
         optimizer,
         gamma=agent.gamma,
         double=agent.double,
@@ -230,6 +240,19 @@ def _network(agent: DQNAgent, env: Any, params: PyTree) -> nets.QNetwork:
     space = env.observation_space(params)
     torso = nets.MLP(tuple(agent.hidden), one_hot=getattr(space, "n", None))
     return nets.QNetwork(env.action_space(params).n, torso, agent.dueling)
+
+
+def _check_width(network: Any, env: Any, params: PyTree) -> None:
+    def one(key: Array) -> Array:
+        obs, _ = explore.split_mask(env.reset(key, params)[0])
+        return network.apply(network.init(key, obs), obs)
+
+    shape, actions = jax.eval_shape(lambda: one(jax.random.key(0))).shape, env.action_space(params).n
+    if shape != (actions,):
+        raise ValueError(
+            f"the network gives {list(shape)} values for one observation of {env.name}; it must give one for each of "
+            f"its actions, [{actions}]"
+        )
 
 
 def _deep_rows(config: DQN) -> int:
@@ -249,6 +272,11 @@ def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:
             )
         if network is not None:
             raise ValueError("a tabular recipe takes no network; use a deep recipe such as dqn")
+        for name in ("unroll", "updates"):
+            if getattr(config, name) != 1:
+                raise ValueError(
+                    f"{name} is {getattr(config, name)}; a table learns from each step once, as it comes: leave it at 1"
+                )
         agent = config.agent
         checks.in_range("agent.initial", agent.initial, -math.inf, math.inf, open_low=True, open_high=True)
         learner = factory(

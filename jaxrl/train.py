@@ -46,7 +46,7 @@ class Run(NamedTuple):
     init: Callable[[Array], RunState]  # (key): no step is taken
     warmup: Callable[[RunState], RunState]  # fills the buffer; its steps count in the budget
     step: Callable[[RunState], tuple[RunState, Metrics]]  # one collect phase, one learn phase
-    axes: RunState = RunState(None, *[0] * 8)  # type: ignore[arg-type] # axes for vmap: the clock has none
+    axes: RunState = RunState(*[0] * len(RunState._fields))._replace(clock=None)  # type: ignore[arg-type] # for vmap
 
 
 def decide(
@@ -127,10 +127,10 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
             f"{buffer.min_steps - config.unroll}"
         )
     space = env.action_space(params)
-    if not hasattr(space, "n") and not hasattr(space, "nvec"):
+    if not hasattr(space, "n"):
         raise ValueError(
-            f"the action space of {env.name} is {type(space).__name__}; agents choose from Discrete or MultiDiscrete "
-            "actions: use an environment with discrete actions"
+            f"the action space of {env.name} is {type(space).__name__}; agents choose from Discrete actions: use an "
+            "environment that has them"
         )
     num_envs = config.num_envs
     learn = make_learn(agent, buffer, config.updates)
@@ -144,7 +144,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
         agent_state = agent.init(agent_key, obs)
         carry = agent.carry(num_envs)
         clock = jnp.zeros((), jnp.int32)
-        episode_return, episode_length = jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32)
+        episode_return, episode_length = jnp.zeros(num_envs, jnp.float32), jnp.zeros(num_envs, jnp.int32)
         state = RunState(clock, key, env_state, obs, carry, agent_state, (), episode_return, episode_length)
         example = jax.eval_shape(lambda state: _interact(state)[1], state)
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)

@@ -8,7 +8,7 @@ import pytest
 
 import jaxrl
 from jaxrl.agents import value
-from jaxrl.types import Sample, Transition
+from jaxrl.types import Masked, Sample, Transition
 
 
 class TableNetwork:
@@ -139,6 +139,15 @@ def test_tabular_targets(factory, batch, target):
     assert float(priority[0]) == pytest.approx(abs(target - 2.0), rel=1e-5)
     assert float(metrics["q"]) == 2.0
     np.testing.assert_array_equal(state.visits, [[0, 1], [0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("factory", [jaxrl.q_learning, jaxrl.expected_sarsa])
+def test_a_terminal_state_may_allow_no_action(factory):
+    step = window([0], [1], [0.5], [1], terminated=[True])
+    none, every = jnp.zeros((1, 1, 2), bool), jnp.ones((1, 1, 2), bool)
+    masked = step._replace(obs=Masked(step.obs, every), next_obs=Masked(step.next_obs, none))
+    state, *_ = tabular_update(factory, sample(masked), ONLINE)
+    assert float(state.q[0, 1]) == pytest.approx(2.0 + 0.5 * (0.5 - 2.0))
 
 
 def test_sarsa_draws_at_a_truncated_end():

@@ -27,8 +27,10 @@ def test_schedules_by_hand():
     glie = explore.glie(10)
     assert [round(float(glie(n)), 6) for n in (0, 9, 10, 20, 990)] == [1.0, 1.0, 0.5, round(1 / 3, 6), 0.01]
     assert float(explore.glie(10, floor=0.3)(1000)) == pytest.approx(0.3)
-    assert float(explore.as_schedule(0.25)(7)) == 0.25
-    assert explore.as_schedule(glie) is glie
+    assert float(explore.epsilon_schedule(0.25)(7)) == 0.25
+    assert explore.epsilon_schedule(glie) is glie
+    with pytest.raises(ValueError, match=r"epsilon is 1.5; it must be a finite number in \[0, 1\]"):
+        explore.epsilon_schedule(1.5)
 
 
 def test_ladder_has_the_published_values():

@@ -118,6 +118,6 @@ def test_unknown_id_and_absent_gymnax_are_refused_in_one_line(monkeypatch):
         jaxrl.make("gymnax:Catch-bsuit")
     assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(ValueError, match="pip install 'gymnax") as error:
+    with pytest.raises(ValueError, match=r"pip install 'jaxrl\[gymnax\]'") as error:
         jaxrl.make("gymnax:Catch-bsuite")
     assert "\n" not in str(error.value)

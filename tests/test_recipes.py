@@ -4,7 +4,7 @@ import gymnax
 import pytest
 
 import jaxrl
-from jaxrl import recipes
+from jaxrl import nets, recipes
 
 DQN = recipes.default("dqn")
 TABULAR = recipes.default("q_learning")
@@ -26,8 +26,7 @@ def change(config, **changes):
 
 
 @pytest.mark.parametrize("steps", [4_800, 9_600, 16_032])
-@pytest.mark.parametrize("unroll", [1, 4, 7])
-@pytest.mark.parametrize("recipe", recipes.names())
+@pytest.mark.parametrize(("recipe", "unroll"), [*((name, 1) for name in recipes.names()), ("dqn", 4), ("dqn", 7)])
 def test_the_budget_is_exact(recipe, unroll, steps):
     setup = build(recipe, change(recipes.default(recipe), steps=steps, unroll=unroll))
     assert setup.loop.num_envs * (setup.loop.warmup + setup.iterations * unroll) == steps
@@ -63,6 +62,10 @@ def test_the_budget_is_exact(recipe, unroll, steps):
         ("dqn", {"replay__capacity": 32}, "capacity=32 is 2 rows of num_envs=16, but window=5"),
         ("dqn", {"replay__batch_size": 0}, "batch_size is 0"),
         ("dqn", {"replay__batch_size": 5_000}, "batch_size 5000 is more than the 960 windows"),
+        ("dqn", {"replay__capacity": 160}, "batch_size 128 is more than the 96 windows"),
+        ("dqn", {"num_envs": 1, "steps": 2**31}, "at most 2147483647 can be counted"),
+        ("q_learning", {"unroll": 4}, "unroll is 4; a table learns from each step once"),
+        ("q_learning", {"updates": 2}, "updates is 2; a table learns from each step once"),
         ("q_learning", {"agent__alpha": 0.0}, "alpha is 0.0"),
         ("q_learning", {"agent__alpha_power": 2.0}, "alpha_power is 2.0"),
         ("q_learning", {"agent__gamma": -0.5}, "gamma is -0.5"),
@@ -87,6 +90,12 @@ def test_what_fits_what():
     env, params = gymnax.make("Pendulum-v1")
     with pytest.raises(ValueError, match="dqn chooses from Discrete actions, but Pendulum-v1 has"):
         recipes.build("dqn", DQN, env, params)
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_a_network_of_another_width_is_refused(width):
+    with pytest.raises(ValueError, match=rf"the network gives \[{width}\] values .* its actions, \[2\]"):
+        recipes.build("dqn", DQN, *jaxrl.make("CartPole-v1"), network=nets.QNetwork(width))
 
 
 def test_a_network_learns_a_discrete_observation():

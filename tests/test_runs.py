@@ -327,6 +327,18 @@ def test_default_name_stays_inside(name, tmp_path, monkeypatch):
     assert {path.resolve() for path in (first, second)} == set((tmp_path / "runs").iterdir())
 
 
+def test_numpy_and_jax_scalars_are_numbers(tmp_path):
+    settings = {"steps": np.int64(400), "agent": {"gamma": np.float32(0.5), "alpha": jnp.float32(0.5)}}
+    overrides = {"length": np.int64(5)}
+    result = library.train(
+        "q_learning", "Corridor-v0", seed=np.int64(3), env_overrides=overrides, out=tmp_path / "run", **settings
+    )
+    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["agent"]["gamma"] == 0.5
+    assert result.params.shape == (5, 2)
+    with pytest.raises(ValueError, match="gamma is 2.0"):
+        library.train("q_learning", "Corridor-v0", agent={"gamma": np.float32(2.0)})
+
+
 def test_default_root_that_is_a_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("runs").write_text("mine")

@@ -1,6 +1,5 @@
 """Q-learning (Watkins 1989)."""
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -19,7 +18,8 @@ def q_learning(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **
     def target(q, window: Transition, key: Array, epsilon: Array) -> Array:
         del key, epsilon
         step = returns.n_step(window, gamma)
-        _, mask = explore.split_mask(step.next_obs)
-        return step.reward + step.discount * jnp.max(explore.masked(q(step.next_obs), mask))
+        next_q, (_, mask) = q(step.next_obs), explore.split_mask(step.next_obs)
+        # By index, not by a masked maximum: a terminal state may allow no action, and 0 * -inf is no number.
+        return step.reward + step.discount * next_q[explore.greedy(next_q, mask=mask)]
 
     return tabular_agent(num_states, num_actions, target, **options)

@@ -40,14 +40,15 @@ def tabular_agent(
 
     With `alpha_power` 0 the step size is alpha, and entries that several environments hit at once move by the mean of
     their errors. Otherwise it is m alpha / visits^alpha_power, at most 1, for m hits: alpha = alpha_power = 1
-    is the sample average exactly. `epsilon` is a number or a schedule. Raises ValueError for sizes below 1, alpha
+    is the sample average exactly. `epsilon` is a number or a schedule. Observations must be below num_states: jax
+    clamps what is read beyond a table and drops what is written. Raises ValueError for sizes below 1, alpha
     outside (0, 1], alpha_power outside [0, 1].
     """
     checks.at_least("num_states", num_states, 1)
     checks.at_least("num_actions", num_actions, 1)
     checks.in_range("alpha", alpha, 0, 1, open_low=True)
     checks.in_range("alpha_power", alpha_power, 0, 1)
-    epsilon = explore.as_schedule(epsilon)
+    epsilon = explore.epsilon_schedule(epsilon)
 
     def init(key: Array, obs: PyTree) -> TableState:
         del key
@@ -84,7 +85,7 @@ def tabular_agent(
         m, n = hits[entry], visits[entry]
         decayed = jnp.minimum(1.0, m * alpha * jnp.maximum(n, 1).astype(jnp.float32) ** -jnp.asarray(alpha_power))
         step = jnp.where(jnp.asarray(alpha_power) > 0, decayed, alpha) / active.shape[1]
-        table = state.q.at[entry].add(step / m * (sample.weight * error)[:, None])
+        table = state.q.at[entry].add((step / m * (sample.weight * error)[:, None]).astype(state.q.dtype))
         metrics = {"loss": jnp.mean(jnp.square(error)), "q": jnp.mean(predicted)}
         return TableState(table, visits), jnp.abs(error), metrics
 

@@ -71,7 +71,7 @@ def value_agent(
     `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was
     descended, and the means of the loss's own.
     """
-    epsilon = explore.as_schedule(epsilon)
+    epsilon = explore.epsilon_schedule(epsilon)
 
     def init(key: Array, obs: PyTree) -> ValueState:
         observation, _ = explore.split_mask(obs)

@@ -137,7 +137,8 @@ class PureEnvironment:
         return self.observe_fn(state, params), state
 
     def is_truncated(self, state: Any, params: Any) -> Array:
-        return state.time >= params.max_steps_in_episode
+        limit = getattr(params, "max_steps_in_episode", None)
+        return jnp.zeros((), bool) if limit is None else state.time >= limit
 
     def get_obs(self, state: Any, params: Any = None, key: Array | None = None) -> PyTree:
         """The observation of a state (gymnax's name)."""

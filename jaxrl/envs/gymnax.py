@@ -66,14 +66,17 @@ def factory(env_id: str) -> Callable[..., GymnaxEnvironment]:
         from gymnax import registration
     except ImportError as error:
         raise ValueError(
-            f"cannot import gymnax for 'gymnax:{env_id}' ({error}); install it: pip install 'gymnax>=1.0' six"
+            f"cannot import gymnax for 'gymnax:{env_id}' ({error}); install it: pip install 'jaxrl[gymnax]'"
         ) from error
     checks.one_of("gymnax environment", env_id, registration.registered_envs)
     build = registration._registry[env_id]
 
     @functools.wraps(build)
     def make(**arguments: Any) -> GymnaxEnvironment:
-        inner, params = registration.make(env_id, **arguments)
+        try:
+            inner, params = registration.make(env_id, **arguments)
+        except (ImportError, OSError, TypeError) as error:  # a missing package, a download, a wrong argument
+            raise ValueError(f"gymnax cannot make {env_id!r}: {error}; choose another environment") from error
         return GymnaxEnvironment(f"gymnax:{env_id}", inner, params)
 
     return make

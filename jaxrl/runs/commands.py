@@ -56,7 +56,7 @@ def train(args: list[str]) -> int:
         out = None if options.out is None else Path(options.out)
         if out is not None:
             directory.check(out, options.force)
-        _cache(not options.no_cache)
+        _start_jax(not options.no_cache)
         plan = prepare(recipe, choose(env_id, changed), asked.config, options.seed, options.seeds)
         if out is None:
             aside, out = None, directory.create_default(recipe, env_id, options.seed)
@@ -99,7 +99,7 @@ def evaluate(args: list[str]) -> int:
     with configuration():
         checks.at_least("episodes", asked.episodes, 1)
         check_seeds(asked.seed)
-        _cache(not asked.no_cache)
+        _start_jax(not asked.no_cache)
         plan, state = record.load(Path(folders[0]))
         check_seeds(asked.seed, plan.seeds)
     played = plan.evaluation(asked.episodes)(state, plan.evaluation_keys(asked.seed))
@@ -131,11 +131,16 @@ def _changed(asked: Any, default: Any) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in names if getattr(asked, name) != getattr(default, name)}
 
 
-def _cache(on: bool) -> None:
-    """Keeps compiled programs, small ones too, in the user's cache directory."""
+def _start_jax(cache: bool) -> None:
+    """Finds the device, and keeps compiled programs, small ones too, in the user's cache directory."""
     import jax
 
-    if not on:
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(f"jax has no device for JAX_PLATFORMS={wanted!r} ({error}); unset it or use cpu") from error
+    if not cache:
         return
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined] # set at run time
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -33,7 +34,7 @@ class RunOptions:
 def check_seeds(seed: Any, seeds: Any = 1) -> None:
     """Raises ValueError unless seed .. seed + seeds - 1 are integers in 0..2**32-1, all distinct keys."""
     checks.at_least("seeds", seeds, 1)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= int(seed) <= MAX_SEED:
         raise ValueError(f"seed is {seed!r}; it must be an integer in 0..{MAX_SEED}")
     if seed + seeds - 1 > MAX_SEED:
         raise ValueError(
@@ -98,8 +99,14 @@ def unknown(name: str, known: Iterator[str] | list[str]) -> str:
     return f"unknown setting {name}; {hint}"
 
 
+def plain(value: Any) -> Any:
+    """A scalar of numpy or jax as a Python number, so that it is checked and written as one; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
 def _typed(name: str, value: Any, current: Any, hint: Any) -> Any:
-    """`value` as the field's type; a whole float serves as an integer, a list as a tuple."""
+    """`value` as the field's type; a whole float serves as an integer, a list as a tuple, a scalar as a number."""
+    value = plain(value)
     if dataclasses.is_dataclass(current):
         if type(value) is not type(current):
             raise ValueError(f"{name} is {value!r}; give its settings as a dict: {', '.join(names(current))}")
@@ -114,7 +121,7 @@ def _typed(name: str, value: Any, current: Any, hint: Any) -> Any:
             raise ValueError(f"{name} is {value!r}; it must be an integer")
         return whole_number()
     elif hint is float:
-        if not checks.is_number(value) and not hasattr(value, "dtype"):
+        if not checks.is_number(value):
             raise ValueError(f"{name} is {value!r}; it must be a number")
     elif isinstance(current, tuple):
         if not isinstance(value, (list, tuple)) or not all(checks.is_number(item) for item in value):

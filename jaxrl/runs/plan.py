@@ -73,7 +73,7 @@ class Plan:
 
 def choose(env: Any, overrides: Mapping[str, Any] | None = None, params: PyTree = None) -> Chosen:
     """An id, an Environment object, or the pair (env, params) of `jaxrl.make`, with its params resolved."""
-    overrides = dict(overrides or {})
+    overrides = {name: configs.plain(value) for name, value in (overrides or {}).items()}
     if isinstance(env, str):
         made, defaults = registry.make(env, **overrides)
         return Chosen(made, defaults if params is None else params, env if params is None else None, overrides)
@@ -99,6 +99,7 @@ def choose(env: Any, overrides: Mapping[str, Any] | None = None, params: PyTree 
 def prepare(recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int = 1, network: Any = None) -> Plan:
     """Checks everything that can be checked without compiling. Raises ValueError in one line."""
     configs.check_seeds(seed, seeds)
+    seed, seeds = int(seed), int(seeds)
     setup = recipes.build(recipe, config, chosen.env, chosen.params, network)
     run = make_run(chosen.env, chosen.params, setup.agent, setup.buffer, setup.loop)
     run = vmap_run(run) if seeds > 1 else run
