@@ -15,7 +15,7 @@ import numpy as np
 
 import jaxrl
 
-TASKS = [  # recipe, environment, its settings, episodes, what is good enough
+TASKS: list[tuple[str, str, dict, int, float]] = [  # recipe, environment, its settings, episodes, what is good enough
     ("dqn", "CartPole-v1", {}, 100, 475.0),
     ("q_learning", "FrozenLake-v1", {}, 10_000, 0.7202),
     ("sarsa", "FrozenLake-v1", {"is_slippery": False}, 100, 1.0),

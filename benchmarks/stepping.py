@@ -4,19 +4,22 @@ Both go through the same plain driver, `vmap(env.step)` inside a scan: it splits
 environment, draws random actions, carries observation and state and sums rewards. Each library has its own
 default keys: `jaxrl.key`, threefry for gymnax. Beside it stands what leaner drivers of ours add.
 
-    python benchmarks/stepping.py [--sizes 1 64 1024 16384] [--runs 5] [--core 0] [--out FILE.json]
+    python benchmarks/stepping.py [--sizes 1 64 1024 16384] [--runs 5] [--out FILE.json]
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 from typing import Any
+
+import measure  # first: it pins the process before jax starts its threads
+
+# isort: split
+import gymnax
+import jax
+import jax.numpy as jnp
+
+import jaxrl
 
 STEPS = 2**21  # environment steps a timed run, at most; small N takes fewer
 LABELS = ("gymnax", "jaxrl", "jaxrl, lean actions", "jaxrl, lean actions, one split")
@@ -27,38 +30,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 1024, 16384])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "stepping.json")
+    parser.add_argument("--out", default="benchmarks/results/stepping.json")
     arguments = parser.parse_args()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {arguments.core})  # before jax starts its threads
 
     rows = [
         row
         for pair in (("CartPole-v1", "CartPole-v1"), ("FrozenLake-v1", "FrozenLake-misc"))
         for num_envs in arguments.sizes
-        for row in measure(*pair, num_envs, arguments.runs)
+        for row in compare(*pair, num_envs, arguments.runs)
     ]
     record = {
         "benchmark": "stepping",
         "unit": "million environment steps/s",
-        **circumstances(arguments),
+        **measure.circumstances("gymnax"),
+        "runs": arguments.runs,
         "rows": rows,
     }
     show(record)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written: {arguments.out}")
+    measure.write(arguments.out, record)
 
 
-def measure(ours: str, theirs: str, num_envs: int, runs: int) -> list[dict[str, Any]]:
+def compare(ours: str, theirs: str, num_envs: int, runs: int) -> list[dict[str, Any]]:
     """One row a variant: the median speed over `runs` alternating runs and its ratio to gymnax's."""
-    import gymnax
-    import jax
-
-    import jaxrl
-
     steps = min(max(STEPS // num_envs, 64), 20_000)
     env, params = jaxrl.make(ours)
     variants = {
@@ -96,8 +89,6 @@ def measure(ours: str, theirs: str, num_envs: int, runs: int) -> list[dict[str, 
 
 def plain(env: Any, params: Any, num_envs: int, steps: int) -> Any:
     """key -> final (obs, state, sum of rewards [N]); the driver that both libraries share."""
-    import jax
-    import jax.numpy as jnp
 
     @jax.jit
     def run(key):
@@ -122,9 +113,6 @@ def lean(env: Any, params: Any, num_envs: int, steps: int, one_split: bool) -> A
 
     With `one_split` each environment keeps its key and folds the clock in: no key is split for the batch.
     """
-    import jax
-    import jax.numpy as jnp
-
     bits = env.num_actions.bit_length() - 1
     assert 2**bits == env.num_actions
 
@@ -152,41 +140,23 @@ def lean(env: Any, params: Any, num_envs: int, steps: int, one_split: bool) -> A
     return run
 
 
-def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Machine, date and versions."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": {
-            "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
-            "cores": os.cpu_count(),
-            "cores_used": 1,
-            "load": [round(value, 1) for value in os.getloadavg()],
-        },
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "gymnax", "numpy")},
-        "runs": arguments.runs,
-    }
-
-
 def show(record: dict[str, Any]) -> None:
     """The table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    machine = record["machine"]
-    table = Table(title=f"Million environment steps/s, one core of {machine['cpu']}, {record['date']}")
-    for column in ("environment", "N", "variant"):
-        table.add_column(column)
-    for column in ("steps/s", "x gymnax", "compile s"):
-        table.add_column(column, justify="right")
-    for row in record["rows"]:
-        speed, ratio = f"{row['speed']:.2f} M", f"{row['ratio_to_gymnax']:.2f}"
-        table.add_row(row["env"], str(row["num_envs"]), row["variant"], speed, ratio, f"{row['compile_s']:.2f}")
-        if row["variant"] == LABELS[-1]:
-            table.add_section()
-    Console(width=110).print(table)
+    measure.table(
+        f"Million environment steps/s, one core of {record['machine']['cpu']}, {record['date']}",
+        ("environment", "N", "variant", "steps/s", "x gymnax", "compile s"),
+        [
+            (
+                row["env"],
+                str(row["num_envs"]),
+                row["variant"],
+                f"{row['speed']:.2f} M",
+                f"{row['ratio_to_gymnax']:.2f}",
+                f"{row['compile_s']:.2f}",
+            )
+            for row in record["rows"]
+        ],
+    )
 
 
 if __name__ == "__main__":

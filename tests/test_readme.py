@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl import recipes
 from jaxrl.envs import registry
 from jaxrl.runs.cli import main
 
@@ -48,3 +49,14 @@ def test_continuous_integration_runs_the_second_command():
     assert SETUP[1].endswith(".venv/bin/pytest")
     assert "<!-- command: test -->\n```bash\n" + SETUP[1] in README
     assert "'^<!-- command: test -->$' README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links if not link.startswith("http")), links
+
+
+def test_the_table_of_recipes_and_environments_is_whole():
+    for name in [*recipes.names(), *registry.list_ids()]:
+        assert re.search(rf"\b{name}\b", README), name
