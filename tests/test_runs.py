@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import copies_of
 
 from jaxrl import prng, recipes
 from jaxrl.envs import registry
@@ -325,6 +326,15 @@ def test_default_name_stays_inside(name, tmp_path, monkeypatch):
     first, second = (directory.create_default("dqn", name, 0) for _ in range(2))
     assert first != second
     assert {path.resolve() for path in (first, second)} == set((tmp_path / "runs").iterdir())
+
+
+def test_the_chunk_that_runs_copies_no_ring():
+    settings = config.override(recipes.default("dqn"), {"steps": 4_800, "replay": {"capacity": 1_104}})
+    asked = plan.prepare("dqn", plan.choose("CartPole-v1"), settings)
+    _, chunk, _ = host._compile(asked, host.unit_of(asked.setup.iterations), plan.keys(0, 1))
+    for ring in {leaf.shape for leaf in jax.tree.leaves(asked.shapes.buffer)}:
+        assert ring[0] == 69
+        assert not copies_of(chunk.as_text(), ring), ring
 
 
 def test_numpy_and_jax_scalars_are_numbers(tmp_path):
