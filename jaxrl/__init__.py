@@ -8,8 +8,10 @@ from jaxrl.buffers import prioritized, recent, uniform
 from jaxrl.envs.registry import list_ids, make, register
 from jaxrl.evaluate import evaluate
 from jaxrl.prng import key
-from jaxrl.runs.library import load, train  # last: the function takes the name from the module jaxrl.train
 from jaxrl.train import LoopConfig, advance, make_run, vmap_run
+
+# isort: split
+from jaxrl.runs.library import load, train  # last: `jaxrl.train` is this function, not the module of that name
 
 __all__ = [
     "LoopConfig",
