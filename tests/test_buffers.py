@@ -490,7 +490,7 @@ def test_the_copy_detector_sees_a_copy(seeds):
         (lambda: uniform(2**31, 4, 2), ["capacity", "2**30"]),
         (lambda: uniform(0, 4, 2), ["capacity is 0", "at least 1"]),
         (lambda: uniform(8, 0, 2), ["batch_size is 0", "at least 1"]),
-        (lambda: uniform(8, 4.0, 2), ["batch_size is 4.0", "integer"]),  # pyright: ignore[reportArgumentType]
+        (lambda: uniform(8, 4.0, 2), ["batch_size is 4.0", "integer"]),
         (lambda: uniform(8, 4, 0), ["num_envs is 0", "at least 1"]),
         (lambda: uniform(8, 4, 2, window=0), ["window is 0", "at least 1"]),
         (lambda: uniform(8, 4, 2, stride=0), ["stride is 0", "at least 1"]),

@@ -167,7 +167,7 @@ def test_observation_space_holds_what_failed():
 
 def test_render_shows_the_cart():
     env, params = jaxrl.make("CartPole-v1")
-    state = cartpole.State(x=2.4, x_dot=0.0, theta=math.radians(6), theta_dot=0.0, time=3)  # pyright: ignore
+    state = cartpole.State(x=2.4, x_dot=0.0, theta=math.radians(6), theta_dot=0.0, time=3)
     caption, pole, track = env.render(state).split("\n")
     assert caption == "step 3  x +2.400  angle +6.00 degrees"
     assert pole == " " * 60 + "/"

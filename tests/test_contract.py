@@ -1,6 +1,7 @@
 """Every agent against the contract of `types.Agent` and the loop: a new algorithm is a new row."""
 
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import jax
@@ -90,8 +91,11 @@ def go(case, key, chunks):
     return state
 
 
+def is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def leaves(tree):
-    is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
     return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
 
 
@@ -129,8 +133,7 @@ def test_vmapped_seed_is_the_single_seed(case):
     assert together.clock.shape == ()
     for i, key in enumerate(keys):
         single = go(case, key, chunks)
-        parts = [f if a is None else jax.tree.map(lambda x: x[i], f) for f, a in zip(together, case.run.axes)]  # noqa: B023 # used at once
-        this = RunState(*parts)
+        this = RunState(*(f if a is None else jax.tree.map(itemgetter(i), f) for f, a in zip(together, case.run.axes)))
         if not case.row.deep:
             assert_same(this, single)
             continue
@@ -149,9 +152,7 @@ def test_second_call_does_not_recompile(case):
 def test_resumed_is_uninterrupted(case):
     half = go(case, jaxrl.key(3), 1)
     parts = [
-        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else jnp.asarray(array)
+        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key(leaf) else jnp.asarray(array)
         for array, leaf in zip(leaves(half), jax.tree.leaves(half))
     ]
     restored = jax.tree.unflatten(jax.tree.structure(half), parts)

@@ -15,7 +15,7 @@ def walker(action: int) -> Agent:
         chosen = jnp.where(carry < 3, 1, 0) if action < 0 else jnp.int32(action)
         return chosen, carry + 1
 
-    return Agent(lambda key, obs: (), lambda n: jnp.zeros(n, jnp.int32), act, lambda *args: args)  # type: ignore[arg-type]
+    return Agent(lambda key, obs: (), lambda n: jnp.zeros(n, jnp.int32), act, lambda *args: args)
 
 
 def test_one_whole_episode_a_lane():

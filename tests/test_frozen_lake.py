@@ -127,10 +127,10 @@ def test_x64_changes_no_dtype():
 
 def test_render_highlights_the_walker():
     env, params = jaxrl.make("FrozenLake-v1")
-    assert env.render(State(6, 0), params) == "SFFF\nFH\x1b[41mF\x1b[0mH\nFFFH\nHFFG"  # pyright: ignore
+    assert env.render(State(6, 0), params) == "SFFF\nFH\x1b[41mF\x1b[0mH\nFFFH\nHFFG"
     theirs = gymnasium.make("FrozenLake-v1", render_mode="ansi")
     theirs.reset()
-    assert env.render(State(0, 0), params) in theirs.render()  # pyright: ignore
+    assert env.render(State(0, 0), params) in theirs.render()
 
 
 @pytest.mark.parametrize(

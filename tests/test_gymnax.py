@@ -12,7 +12,7 @@ from jaxrl import spaces
 from jaxrl.envs import gymnax as adapter
 
 gymnax = pytest.importorskip("gymnax")
-from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper  # noqa: E402
+from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper  # noqa: E402 # after the check that gymnax is there
 
 OURS = ["CartPole-v1", "FrozenLake-v1", "Corridor-v0"]
 THEIRS = [

@@ -122,12 +122,12 @@ def test_conversion_keeps_bounds():
     ("build", "message"),
     [
         (lambda: Discrete(0), "integer in 1"),
-        (lambda: Discrete(2.0), "integer in 1"),  # pyright: ignore[reportArgumentType]
+        (lambda: Discrete(2.0), "integer in 1"),
         (lambda: Discrete(True), "integer in 1"),
         (lambda: Discrete(2**31), "integer in 1"),
         (lambda: MultiDiscrete([]), "non-empty"),
         (lambda: MultiDiscrete([2, 0]), r"nvec\[1\]"),
-        (lambda: MultiDiscrete([[2]]), "flat"),  # pyright: ignore[reportArgumentType]
+        (lambda: MultiDiscrete([[2]]), "flat"),
         (lambda: Box(1.0, 0.0, (2,)), "must not exceed"),
         (lambda: Box(np.nan, 0.0, (2,)), "NaN"),
         (lambda: Box([0.0, 0.0], 1.0, (3,)), "must broadcast"),
@@ -136,7 +136,7 @@ def test_conversion_keeps_bounds():
         (lambda: Box(0, 2, (2,), bool), "bool holds 0 to 1"),
         (lambda: Box(0, 1, (2,), "word"), "must be a float"),
         (lambda: Tuple([3]), "member 0"),
-        (lambda: Dict({1: Discrete(2)}), "must be a string"),  # pyright: ignore[reportArgumentType]
+        (lambda: Dict({1: Discrete(2)}), "must be a string"),
         (lambda: Dict({"a": None}), "member 'a'"),
         (lambda: spaces.unflatten(Discrete(3), jnp.zeros(2)), r"has \(3,\)"),
         (lambda: spaces.flatten(Tuple([Discrete(2)]), (0, 1)), "other members"),
