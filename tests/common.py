@@ -37,7 +37,6 @@ def masked_env() -> PureEnvironment:
     return PureEnvironment(
         "Masked-v0",
         Params(),
-        num_actions=3,
         reset_fn=lambda key, params: State(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         step_fn=step,
         observe_fn=observe,

@@ -34,7 +34,7 @@ def gymnasium_tensor(**overrides):
 @pytest.mark.parametrize("how", KINDS)
 def test_transition_tensor_is_gymnasiums(where, how):
     env, params = jaxrl.make("FrozenLake-v1", **where, **how)
-    P, R = tabular(params)
+    P, R, *_ = tabular(params)
     expected_P, expected_R, _ = gymnasium_tensor(**where, **how)
     np.testing.assert_array_equal(P, expected_P)
     np.testing.assert_array_equal(R, expected_R)

@@ -5,19 +5,33 @@ them into the interface of gymnax 1.0. Adapters of foreign environments bring `r
 `select` of their own and share `reset` and `step` below.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxrl.envs import raster
 from jaxrl.types import PyTree
 
+NO_LIMIT = 2**31 - 1  # a `max_steps_in_episode` that is never reached
+
 Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]  # obs, state, reward, terminated, truncated, info
+
+
+class TabularMDP(NamedTuple):
+    """A finite decision process, float64: the exact mathematics of a tabular environment, for planners."""
+
+    P: np.ndarray  # [S, A, S], the chance of each next state; a terminal state loops to itself
+    R: np.ndarray  # [S, A], the mean reward; 0 in a terminal state
+    terminal: np.ndarray  # [S] bool: arriving there ends the episode
+    start: np.ndarray  # [S], the chance that an episode starts there
 
 
 class Environment(Protocol):
@@ -100,24 +114,32 @@ class PureEnvironment:
 
     State is a NamedTuple with a field `time` (int32 [], steps since the reset): `reset_fn` sets it to 0, the
     clock is kept here. Params has a field `max_steps_in_episode`. Both are pytrees; defaults are hashable.
+    A Discrete action outside the space is taken as the nearest one inside: a compiled step cannot raise.
     """
 
     name: str
     default_params: Any
-    num_actions: int
     reset_fn: Callable[[Array, Any], Any]  # (key, params) -> State
-    step_fn: Callable[[Array, Any, ArrayLike, Any], tuple[Any, Array, Array]]  # (key, state, action, params) ->
+    step_fn: Callable[[Array, Any, Array, Any], tuple[Any, Array, Array]]  # (key, state, action, params) ->
     # (State, reward float32 [], terminated bool [])
     observe_fn: Callable[[Any, Any], PyTree]  # (state, params) -> obs
     observation_space_fn: Callable[[Any], Any]  # (params) -> Space
     action_space_fn: Callable[[Any], Any]  # (params) -> Space
     render_fn: Callable[[Any, Any], str] | None = None  # (state, params) -> ANSI text
+    frame_fn: Callable[[Any, Any], np.ndarray] | None = None  # (state, params) -> picture, uint8 [height, width, 3]
+    tabular_fn: Callable[[Any], TabularMDP] | None = None  # (params), concrete -> the exact P and R
     check_fn: Callable[[Any], None] | None = None  # (params): ValueError where a concrete value is out of range
     # False where reset_fn and step_fn do not both draw: the key serves the one that does, without a split
     splits_fn: Callable[[Any], bool] = always
 
     reset = reset
     step = step
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions there are; of a continuous one, its dimensions."""
+        space = self.action_space()
+        return space.n if hasattr(space, "n") else math.prod(space.shape)
 
     def reset_env(self, key: Array, params: Any) -> tuple[PyTree, Any]:
         state = self.reset_fn(key, params)
@@ -127,6 +149,10 @@ class PureEnvironment:
         self, key: Array, state: Any, action: ArrayLike, params: Any
     ) -> tuple[PyTree, Any, Array, Array, dict[str, Any]]:
         time = state.time + 1
+        action = jnp.asarray(action)
+        space = self.action_space_fn(params)
+        if hasattr(space, "n"):
+            action = jnp.clip(action, 0, space.n - 1)
         state, reward, terminated = self.step_fn(key, state, action, params)
         state = state._replace(time=time)
         return self.observe_fn(state, params), state, reward, terminated, {}
@@ -152,10 +178,25 @@ class PureEnvironment:
         return self.action_space_fn(self.default_params if params is None else params)
 
     def render(self, state: Any, params: Any = None) -> str:
-        """The state as text for a terminal. Raises ValueError where the environment draws none."""
-        if self.render_fn is None:
-            raise ValueError(f"{self.name} has no text rendering; give its PureEnvironment a render_fn")
-        return self.render_fn(state, self.default_params if params is None else params)
+        """The state as text for a terminal: the environment's own, or its picture in half-block characters.
+
+        Raises ValueError where the environment draws neither.
+        """
+        params = self.default_params if params is None else params
+        return self.render_fn(state, params) if self.render_fn else raster.half_blocks(self.frame(state, params))
+
+    def frame(self, state: Any, params: Any = None) -> np.ndarray:
+        """The state as a picture, uint8 [height, width, 3]. Raises ValueError where the environment draws none."""
+        params = self.default_params if params is None else params
+        if self.frame_fn is None and self.render_fn is None:
+            raise ValueError(f"{self.name} has no picture; give its PureEnvironment a render_fn or a frame_fn")
+        return self.frame_fn(state, params) if self.frame_fn else raster.text_frame(self.render(state, params))
+
+    def tabular_mdp(self, params: Any = None) -> TabularMDP:
+        """The exact decision process of concrete params. Raises ValueError where the environment gives none."""
+        if self.tabular_fn is None:
+            raise ValueError(f"{self.name} has no exact transition table; tabular environments bring a tabular_fn")
+        return self.tabular_fn(self.default_params if params is None else params)
 
     def splits(self, params: Any) -> bool:
         """Whether `step` must give `step_env` and `reset_env` a key each."""

@@ -121,7 +121,6 @@ def cartpole() -> PureEnvironment:
     return PureEnvironment(
         "CartPole-v1",
         Params(),
-        num_actions=2,
         reset_fn=reset,
         step_fn=step,
         observe_fn=observe,

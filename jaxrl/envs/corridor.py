@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks, spaces
-from jaxrl.envs.api import PureEnvironment, never
+from jaxrl.envs import raster
+from jaxrl.envs.api import PureEnvironment, TabularMDP, never
 
 
 @jax.tree_util.register_dataclass
@@ -54,6 +56,18 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     return State(cell, state.time), (arrived & (state.cell != cell)).astype(jnp.float32), arrived
 
 
+def tabular(params: Params) -> TabularMDP:
+    """The exact process of the cells."""
+    cells = np.arange(params.length)
+    P, R = np.zeros((params.length, 2, params.length)), np.zeros((params.length, 2))
+    P[cells, 0, np.maximum(cells - 1, 0)] = P[cells, 1, np.minimum(cells + 1, params.length - 1)] = 1
+    terminal = (cells == params.length - 1) & params.terminal
+    R[:] = 0 if params.terminal else 1
+    R[-2, 1] = 1
+    P[terminal] = np.eye(params.length)[terminal, None]
+    return TabularMDP(P, R, terminal, (cells == 0).astype(float))
+
+
 def observe(state: State, params: Params) -> Array:
     """int32 []: the cell; float32 [length]: one-hot."""
     return jax.nn.one_hot(state.cell, params.length, dtype=jnp.float32) if params.one_hot else state.cell
@@ -78,6 +92,12 @@ def render(state: State, params: Params) -> str:
     return "".join(row)
 
 
+def frame(state: State, params: Params) -> np.ndarray:
+    """One row of cells."""
+    cells = "." * (params.length - 1) + ("G" if params.terminal else ".")
+    return raster.board([cells], {".": raster.WHITE, "G": raster.YELLOW}, (0, int(state.cell)))
+
+
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.at_least("length", params.length, 2)
@@ -90,13 +110,14 @@ def corridor() -> PureEnvironment:
     return PureEnvironment(
         "Corridor-v0",
         Params(),
-        num_actions=2,
         reset_fn=reset,
         step_fn=step,
         observe_fn=observe,
         observation_space_fn=observation_space,
         action_space_fn=action_space,
         render_fn=render,
+        frame_fn=frame,
+        tabular_fn=tabular,
         check_fn=check,
         splits_fn=never,  # nothing is random
     )

@@ -14,7 +14,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks, spaces
-from jaxrl.envs.api import PureEnvironment
+from jaxrl.envs import raster
+from jaxrl.envs.api import PureEnvironment, TabularMDP
 
 MAPS = {
     "4x4": ("SFFF", "FHFH", "FFFH", "HFFG"),
@@ -75,12 +76,8 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     return State(arrival // 4, state.time), reward.astype(jnp.float32), kind != _FROZEN
 
 
-def tabular(params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """(P [S, A, S], R [S, A]), float64: the chance of each next state and the mean reward.
-
-    A goal or hole loops to itself for 0. Equal outcomes are added up in the order of gymnasium's
-    `env.unwrapped.P`, so that the two are equal bit for bit. Concrete params only.
-    """
+def tabular(params: Params) -> TabularMDP:
+    """The exact process; equal outcomes are added up in gymnasium's order, so that its P is met bit for bit."""
     goal, hole, frozen = params.reward_schedule
     rewards = {_FROZEN: frozen, _GOAL: goal, _HOLE: hole, _ENDED: 0.0}
     arrivals = _arrivals(params.desc)
@@ -95,7 +92,9 @@ def tabular(params: Params) -> tuple[np.ndarray, np.ndarray]:
                 next_state, kind = divmod(int(arrivals[state, (action + turn) % 4]), 4)
                 P[state, action, next_state] += chance
                 R[state, action] += chance * rewards[kind]
-    return P, R
+    letters = np.array(list("".join(params.desc)))
+    starts = letters == "S"
+    return TabularMDP(P, R, np.isin(letters, ["G", "H"]), starts / starts.sum())
 
 
 def observe(state: State, params: Params) -> Array:
@@ -122,6 +121,12 @@ def render(state: State, params: Params) -> str:
     line = lines[row]
     lines[row] = f"{line[:column]}\x1b[41m{line[column]}\x1b[0m{line[column + 1 :]}"
     return "\n".join(lines)
+
+
+def frame(state: State, params: Params) -> np.ndarray:
+    """The map seen from above."""
+    palette = {"S": raster.GREEN, "F": raster.ICE, "H": raster.BLUE, "G": raster.YELLOW}
+    return raster.board(params.desc, palette, divmod(int(state.position), len(params.desc[0])))
 
 
 def check(params: Params) -> None:
@@ -156,13 +161,14 @@ def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
     return PureEnvironment(
         "FrozenLake-v1",
         Params(MAPS[map_name]),
-        num_actions=4,
         reset_fn=reset,
         step_fn=step,
         observe_fn=observe,
         observation_space_fn=observation_space,
         action_space_fn=action_space,
         render_fn=render,
+        frame_fn=frame,
+        tabular_fn=tabular,
         check_fn=check,
         splits_fn=_splits,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -13,15 +14,40 @@ import numpy as np
 from jaxrl import checks
 from jaxrl.envs import gymnax
 from jaxrl.envs.api import Environment
-from jaxrl.envs.cartpole import cartpole
-from jaxrl.envs.corridor import corridor
-from jaxrl.envs.frozen_lake import frozen_lake, frozen_lake_8x8
 
-_factories: dict[str, Callable[..., Any]] = {
-    "CartPole-v1": cartpole,
-    "Corridor-v0": corridor,
-    "FrozenLake-v1": frozen_lake,
-    "FrozenLake8x8-v1": frozen_lake_8x8,
+# id -> factory, as a function or as "module:function" of this package, imported when it is asked for
+_factories: dict[str, Callable[..., Any] | str] = {
+    "Acrobot-v1": "acrobot:acrobot",
+    "Asterix-MinAtar": "asterix:asterix",
+    "Bandit-v0": "bandit:bandit",
+    "Blackjack-v1": "blackjack:blackjack",
+    "Breakout-MinAtar": "breakout:breakout",
+    "CartPole-v0": "cartpole:cartpole_v0",
+    "CartPole-v1": "cartpole:cartpole",
+    "Catch-bsuite": "catch:catch",
+    "CliffWalking-v1": "cliff_walking:cliff_walking",
+    "CliffWalkingSlippery-v1": "cliff_walking:cliff_walking_slippery",
+    "Corridor-v0": "corridor:corridor",
+    "DeepSea-bsuite": "deep_sea:deep_sea",
+    "DiscountingChain-bsuite": "discounting_chain:discounting_chain",
+    "DynaMaze-v0": "dyna_maze:dyna_maze",
+    "Freeway-MinAtar": "freeway:freeway",
+    "FrozenLake-v1": "frozen_lake:frozen_lake",
+    "FrozenLake8x8-v1": "frozen_lake:frozen_lake_8x8",
+    "GridWorld-v0": "grid_world:grid_world",
+    "MaximizationBias-v0": "maximization_bias:maximization_bias",
+    "MemoryChain-bsuite": "memory_chain:memory_chain",
+    "MountainCar-v0": "mountain_car:mountain_car",
+    "MountainCarContinuous-v0": "mountain_car_continuous:mountain_car_continuous",
+    "Pendulum-v1": "pendulum:pendulum",
+    "PositionOnlyCartPole-v1": "cartpole:position_only_cartpole",
+    "RandomWalk-v0": "random_walk:random_walk",
+    "RandomWalk19-v0": "random_walk:random_walk_19",
+    "Seaquest-MinAtar": "seaquest:seaquest",
+    "SpaceInvaders-MinAtar": "space_invaders:space_invaders",
+    "Taxi-v4": "taxi:taxi",
+    "UmbrellaChain-bsuite": "umbrella_chain:umbrella_chain",
+    "WindyGridWorld-v0": "windy_grid_world:windy_grid_world",
 }
 _GYMNAX = "gymnax:"
 
@@ -87,7 +113,11 @@ def _find(env_id: str) -> Callable[..., Any]:
         near = difflib.get_close_matches(str(env_id), list_ids(), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(list_ids())}"
         raise ValueError(f"unknown environment {env_id!r}{hint}")
-    return _factories[env_id]
+    factory = _factories[env_id]
+    if isinstance(factory, str):
+        module, _, function = factory.partition(":")
+        factory = getattr(importlib.import_module(f"jaxrl.envs.{module}"), function)
+    return factory
 
 
 def _arguments(factory: Callable[..., Any]) -> dict[str, Any]:
