@@ -1,0 +1,87 @@
+"""What the five MinAtar games share. Young and Tian (2019), arXiv 1903.03176: Atari's games on 10 x 10 cells.
+
+A game's `step` draws what is random and hands it to a pure `play(state, action, ..., params)`. An observation
+starts as `code`, uint32 [100]: bit c of a cell, row by row, says whether channel c is set there. Two variants
+go by name: "published", the authors' rules; "gymnax", a limit of 1,000 steps and no sticky actions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, spaces
+from jaxrl.envs import raster
+
+NOTHING, LEFT, UP, RIGHT, DOWN, FIRE = range(6)  # the six actions, in the authors' order
+VARIANTS = ("published", "gymnax")
+CELLS = np.arange(100, dtype=np.int32)
+
+
+def sticky(word: Array, action: ArrayLike, last: Array, probability: ArrayLike) -> Array:
+    """The action done: with `probability` the last one again. Takes the upper 24 of the random `word`'s 32 bits."""
+    u = (word >> 8).astype(jnp.int32).astype(jnp.float32) * np.float32(2**-24)
+    return jnp.where(u < probability, last, action).astype(jnp.int32)
+
+
+def full(action: ArrayLike, minimal: Sequence[int], params: Any) -> Array:
+    """The action among the six, int32 []: where `params.minimal_actions` is set, `action` counts `minimal`'s."""
+    action = jnp.asarray(action, jnp.int32)
+    if not params.minimal_actions:
+        return action
+    packed = sum(number << 4 * i for i, number in enumerate(minimal))
+    return (packed >> 4 * action) & 15
+
+
+def action_space(minimal: Sequence[int], params: Any) -> spaces.Discrete:
+    """The six actions, or those that the game uses."""
+    return spaces.Discrete(len(minimal) if params.minimal_actions else 6)
+
+
+def mark(cell: ArrayLike, channel: int) -> Array:
+    """The code of one channel that is set at one cell, 10 * row + column; at none where `cell` is not in 0..99."""
+    return (jnp.asarray(cell) == CELLS).astype(jnp.uint32) << channel
+
+
+def observation(code: Array, channels: int) -> Array:
+    """bool [10, 10, channels] of a `code`."""
+    return (((code[:, None] >> np.arange(channels, dtype=np.uint32)[None]) & 1) != 0).reshape(10, 10, channels)
+
+
+def observation_space(channels: int) -> spaces.Box:
+    """Bools [10, 10, channels]."""
+    return spaces.Box(False, True, (10, 10, channels), np.bool_)
+
+
+def text(board: ArrayLike, letters: str) -> str:
+    """A bool [10, 10, channels] as ten lines: of each cell the letter of its first channel that is set, or a dot."""
+    board = np.asarray(board, bool)
+    first = np.where(board.any(-1), board.argmax(-1), len(letters))
+    return "\n".join("".join(f"{letters}."[i] for i in row) for row in first)
+
+
+def frame(board: ArrayLike) -> np.ndarray:
+    """A bool [10, 10, channels] as a picture, a colour for each channel."""
+    return raster.channels(np.asarray(board))
+
+
+def variant(name: str, params: Any) -> Any:
+    """`params` as the variant has them. Raises ValueError for an unknown one."""
+    checks.one_of("variant", name, VARIANTS)
+    return params if name == "published" else params.replace(sticky_action_prob=0.0, max_steps_in_episode=1000)
+
+
+def check(params: Any) -> None:
+    """Raises ValueError where a concrete value of the shared settings is out of range."""
+    checks.in_range("sticky_action_prob", params.sticky_action_prob, 0, 1)
+    if checks.is_number(params.max_steps_in_episode):
+        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
+
+
+def word(key: Array) -> Array:
+    """One random uint32 []."""
+    return jax.random.bits(key, (), jnp.uint32)
