@@ -42,7 +42,7 @@ class Move(NamedTuple):
 
     before: dict[str, Any]
     last: int  # the action done before, of the six
-    action: int  # given, of the six
+    action: int  # asked for, of the six
     uniform: float  # below the sticky probability, `last` is done again
     done: int  # the action done
     draws: list[Draw]  # of the game itself
@@ -52,44 +52,56 @@ class Move(NamedTuple):
     observation: np.ndarray  # bool [10, 10, channels], after
 
 
-def make(name: str, seed: int = 0, **settings: Any) -> minatar.Environment:
-    """The package's environment, recorded; a reset game at the start of an episode."""
-    env = minatar.Environment(name, **settings)
-    env.random, env.env.random = Recorder(seed), Recorder(seed + 1)
-    reset(env)
-    return env
+class Game:
+    """The package's game, recorded; at the start of an episode. `now` carries its state as attributes."""
 
+    def __init__(self, name: str, seed: int = 0, **settings: Any):
+        self._env = minatar.Environment(name, **settings)
+        self.now: Any = self._env.env
+        self._choice, self._chance = Recorder(seed), Recorder(seed + 1)
+        vars(self._env)["random"], self.now.random = self._choice, self._chance
+        self.reset()
 
-def reset(env: minatar.Environment) -> list[Draw]:
-    """Start an episode: what it drew."""
-    env.env.random.log.clear()
-    env.reset()
-    return list(env.env.random.log)
+    def reset(self) -> list[Draw]:
+        """Start an episode: what it drew."""
+        self._chance.log.clear()
+        self._env.reset()
+        return list(self._chance.log)
 
+    def attributes(self) -> dict[str, Any]:
+        """A copy of the state."""
+        constant = ("random", "channels", "action_map")
+        return {name: copy.deepcopy(value) for name, value in vars(self.now).items() if name not in constant}
 
-def attributes(env: minatar.Environment) -> dict[str, Any]:
-    """A copy of the game's state."""
-    return {k: copy.deepcopy(v) for k, v in vars(env.env).items() if k not in ("random", "channels", "action_map")}
+    def inject(self, **values: Any) -> None:
+        """Set attributes of the state. Raises ValueError for one that it does not have."""
+        for name, value in values.items():
+            if name not in vars(self.now):
+                raise ValueError(f"the game has no attribute {name!r}; it has {', '.join(vars(self.now))}")
+            setattr(self.now, name, copy.deepcopy(value))
 
+    def observe(self) -> np.ndarray:
+        """bool [10, 10, channels]."""
+        return np.array(self._env.state(), bool)
 
-def inject(env: minatar.Environment, **values: Any) -> None:
-    """Set attributes of the game's state. Raises ValueError for one that it does not have."""
-    for name, value in values.items():
-        if name not in vars(env.env):
-            raise ValueError(f"{env.env_name} has no attribute {name!r}; it has {', '.join(vars(env.env))}")
-        setattr(env.env, name, copy.deepcopy(value))
-
-
-def move(env: minatar.Environment, action: int) -> Move:
-    """One move and all that is to know about it."""
-    env.random.log.clear()
-    env.env.random.log.clear()
-    before, last = attributes(env), env.last_action
-    reward, terminated = env.act(action)
-    uniform = env.random.log[0].result
-    draws = list(env.env.random.log)
-    seen = np.asarray(env.state(), bool)
-    return Move(before, last, action, uniform, env.last_action, draws, attributes(env), reward, bool(terminated), seen)
+    def move(self, action: int) -> Move:
+        """One move by an action of the six, and all that is to know about it."""
+        self._choice.log.clear()
+        self._chance.log.clear()
+        before, last = self.attributes(), self._env.last_action
+        reward, terminated = self._env.act(action)
+        return Move(
+            before=before,
+            last=last,
+            action=action,
+            uniform=self._choice.log[0].result,
+            done=self._env.last_action,
+            draws=list(self._chance.log),
+            after=self.attributes(),
+            reward=reward,
+            terminated=bool(terminated),
+            observation=self.observe(),
+        )
 
 
 def play(
@@ -102,17 +114,17 @@ def play(
 ) -> list[Move]:
     """So many moves, over as many episodes as they take.
 
-    `policy(game, random)` chooses among the six actions (uniformly where there is none), `game` being what
-    carries the attributes; `starts(game, random)` gives attributes to set at the start of an episode.
+    `policy(now, random)` chooses among the six actions (uniformly where there is none), `now` being what
+    carries the attributes; `starts(now, random)` gives attributes to set at the start of an episode.
     """
-    env, random = make(name, seed, **settings), np.random.RandomState(seed + 2)
+    game, random = Game(name, seed, **settings), np.random.RandomState(seed + 2)
     record: list[Move] = []
     begins = True
     while len(record) < moves:
         if begins:
-            reset(env)
-            inject(env, **(starts(env.env, random) if starts else {}))
-        record.append(move(env, policy(env.env, random) if policy else random.randint(6)))
+            game.reset()
+            game.inject(**(starts(game.now, random) if starts else {}))
+        record.append(game.move(policy(game.now, random) if policy else random.randint(6)))
         begins = record[-1].terminated
     return record
 
