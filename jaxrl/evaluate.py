@@ -8,7 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks
-from jaxrl.types import Agent, PyTree
+from jaxrl.types import NO_LIMIT, Agent, PyTree
+from jaxrl.vector import params_axes
 
 
 class Evaluation(NamedTuple):
@@ -30,33 +31,34 @@ def evaluate(
 ) -> Evaluation:
     """Plays `episodes` episodes at once with the greedy policy of agent state `state`.
 
-    `max_steps` defaults to the environment's own `params.max_steps_in_episode`. Raises ValueError for episodes below 1,
+    A leaf of `params` with one more axis than its default has a value for each episode. `max_steps` defaults to the environment's own `params.max_steps_in_episode`. Raises ValueError for episodes below 1,
     and where neither gives a limit. Pure: jit it, vmap it over agent states and keys.
     """
     checks.at_least("episodes", episodes, 1)
     limit = getattr(params, "max_steps_in_episode", None) if max_steps is None else max_steps
-    if limit is None:
+    if limit is None or (checks.is_number(limit) and limit >= NO_LIMIT):
         raise ValueError(f"{env.name} has no step limit, so an episode may never end; give max_steps")
+    axes = params_axes(env, params, episodes)
 
     def play(lane):
         env_state, obs, carry, key, result, steps = lane
         key, act_key, env_key = jax.random.split(key, 3)
         act = jax.vmap(lambda c, o, k: agent.act(state, c, o, k, 0.0, greedy=True))
         action, carry = act(carry, obs, jax.random.split(act_key, episodes))
-        obs, env_state, reward, terminated, _ = jax.vmap(env.step_env, (0, 0, 0, None))(
+        obs, env_state, reward, terminated, _ = jax.vmap(env.step_env, (0, 0, 0, axes))(
             jax.random.split(env_key, episodes), env_state, action, params
         )
-        truncated = jax.vmap(env.is_truncated, (0, None))(env_state, params)
+        truncated = jax.vmap(env.is_truncated, (0, axes))(env_state, params)
         returns = result.returns + jnp.where(result.ended, 0.0, reward).astype(jnp.float32)
         lengths = result.lengths + jnp.where(result.ended, 0, 1)
         result = Evaluation(returns, lengths, result.ended | terminated | truncated)
         return env_state, obs, carry, key, result, steps + 1
 
     def running(lane):
-        return (lane[-1] < limit) & ~jnp.all(lane[-2].ended)
+        return (lane[-1] < jnp.max(jnp.asarray(limit))) & ~jnp.all(lane[-2].ended)
 
     key, reset_key = jax.random.split(key)
-    obs, env_state = jax.vmap(env.reset_env, (0, None))(jax.random.split(reset_key, episodes), params)
+    obs, env_state = jax.vmap(env.reset_env, (0, axes))(jax.random.split(reset_key, episodes), params)
     none = Evaluation(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32), jnp.zeros(episodes, bool))
     lane = (env_state, obs, agent.carry(episodes), key, none, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(running, play, lane)[-2]

@@ -67,7 +67,10 @@ class Discrete(_Frozen):
         self._set(n=_count("n of a Discrete space", n), shape=(), dtype=np.dtype(np.int32))
 
     def sample(self, key: Array) -> Array:
-        return jax.random.randint(key, (), 0, self.n, jnp.int32)
+        if self.n > 2**16:
+            return jax.random.randint(key, (), 0, self.n, jnp.int32)
+        bits = jax.random.bits(key)  # floor(n bits / 2**32) in 32-bit arithmetic: half the draws of randint
+        return (((bits >> 16) * self.n + ((bits & 0xFFFF) * self.n >> 16)) >> 16).astype(jnp.int32)
 
     def contains(self, x: Any) -> Any:
         x = _array(x)

@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxrl import checks
 from jaxrl.types import Agent, Buffer, Metrics, PyTree, Transition
+from jaxrl.vector import make_vector
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class LoopConfig:
     unroll: int = 1  # steps of every environment in a collect phase
     updates: int = 1  # agent updates in a learn phase
     warmup: int = 0  # steps of every environment before the first collect phase, without learning
+    reset_pool: int = 0  # fresh episodes drawn before each collect phase; 0: a reset is computed with every step
 
 
 class RunState(NamedTuple):
@@ -114,11 +116,12 @@ def make_learn(
 def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: LoopConfig) -> Run:
     """A run of `agent` on N = num_envs copies of `env` (our Environment protocol or gymnax 1.0's).
 
-    One `step` takes unroll x N environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their
-    `return` and `length`, `updates`, and the agent's. Raises ValueError, before anything is compiled, for
+    A leaf of `params` with one more axis than its default has a value for each environment. One `step` takes unroll x N
+    environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their `return` and `length`,
+    `updates`, `reset_overflow` where there is a pool (see `make_vector`), and the agent's. Raises ValueError, before anything is compiled, for
     sizes below 1, an action space that is not discrete, and a warm-up too short for the buffer's first sample.
     """
-    for name, low in (("num_envs", 1), ("unroll", 1), ("updates", 1), ("warmup", 0)):
+    for name, low in (("num_envs", 1), ("unroll", 1), ("updates", 1), ("warmup", 0), ("reset_pool", 0)):
         checks.at_least(name, getattr(config, name), low)
     if config.warmup + config.unroll < buffer.min_steps:
         raise ValueError(
@@ -133,6 +136,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
             "environment that has them"
         )
     num_envs = config.num_envs
+    vector = make_vector(env, params, num_envs, config.reset_pool)
     learn = make_learn(agent, buffer, config.updates)
 
     def env_steps(clock: Array) -> Array:
@@ -140,7 +144,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
 
     def init(key: Array) -> RunState:
         key, env_key, agent_key = jax.random.split(key, 3)
-        obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(env_key, num_envs), params)
+        obs, env_state = vector.reset(jax.random.split(env_key, num_envs))
         agent_state = agent.init(agent_key, obs)
         carry = agent.carry(num_envs)
         clock = jnp.zeros((), jnp.int32)
@@ -153,8 +157,8 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
     def _interact(state: RunState) -> tuple[RunState, Transition, Metrics]:
         key, act_key, env_key = jax.random.split(state.key, 3)
         action, next_carry = decide(agent, state.agent, state.carry, state.obs, act_key, env_steps(state.clock))
-        obs, env_state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
-            jax.random.split(env_key, num_envs), state.env_state, action, params
+        obs, env_state, reward, terminated, truncated, info = vector.step(
+            jax.random.split(env_key, num_envs), state.env_state, action
         )
         transition, carry = record(
             agent,
@@ -191,11 +195,24 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
         following, transition, metrics = _interact(state)
         return following._replace(buffer=buffer.add(state.buffer, transition, state.clock)), metrics
 
+    def phase(state: RunState, steps: int) -> tuple[RunState, Metrics]:
+        if not config.reset_pool:
+            return _repeat(collect, state, None, steps)
+        key, pool_key = jax.random.split(state.key)
+        state = state._replace(key=key, env_state=vector.refill(pool_key, state.env_state))
+        overflow = vector.overflow(state.env_state)
+        state, metrics = _repeat(collect, state, None, steps)
+        metrics["reset_overflow"] = (vector.overflow(state.env_state) - overflow).astype(jnp.float32)
+        return state, metrics
+
     def warmup(state: RunState) -> RunState:
-        return _repeat(collect, state, None, config.warmup)[0] if config.warmup else state
+        whole, rest = divmod(config.warmup, config.unroll) if config.reset_pool else (0, config.warmup)
+        if whole:
+            state, _ = _repeat(lambda state, _: phase(state, config.unroll), state, None, whole)
+        return phase(state, rest)[0] if rest else state
 
     def step(state: RunState) -> tuple[RunState, Metrics]:
-        state, collected = _repeat(collect, state, None, config.unroll)
+        state, collected = phase(state, config.unroll)
         buffer_state = state.buffer
         if agent.priority is not None:
             fresh = buffer.fresh(buffer_state, state.clock, config.unroll)

@@ -13,6 +13,9 @@ from jax.typing import ArrayLike
 PyTree = Any
 Metrics = dict[str, Array]  # sums and counts, so that they add up over iterations, seeds and devices
 Schedule = Callable[[ArrayLike], Array]  # environment steps so far [] -> value []
+NO_LIMIT = 2**31 - 1  # a `max_steps_in_episode` that is never reached
+# what an environment's step gives: obs, state, reward, terminated, truncated, info
+Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]
 
 
 class Masked(NamedTuple):

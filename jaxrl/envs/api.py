@@ -18,11 +18,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl.envs import raster
-from jaxrl.types import PyTree
-
-NO_LIMIT = 2**31 - 1  # a `max_steps_in_episode` that is never reached
-
-Step = tuple[PyTree, PyTree, Array, Array, Array, dict[str, Any]]  # obs, state, reward, terminated, truncated, info
+from jaxrl.types import NO_LIMIT as NO_LIMIT  # for the environments
+from jaxrl.types import PyTree, Step
 
 
 class TabularMDP(NamedTuple):
@@ -75,13 +72,13 @@ class Environment(Protocol):
 @partial(jax.jit, static_argnums=0)
 def reset(env: Any, key: Array, params: Any = None) -> tuple[PyTree, PyTree]:
     """`Environment.reset`."""
-    return env.reset_env(key, env.default_params if params is None else params)
+    return env.reset_env(key, _params(env, params))
 
 
 @partial(jax.jit, static_argnums=0)
 def step(env: Any, key: Array, state: PyTree, action: ArrayLike, params: Any = None) -> Step:
     """`Environment.step`: `step_env`, `is_truncated`, and a reset where `terminated | truncated`."""
-    params = env.default_params if params is None else params
+    params = _params(env, params)
     step_key, reset_key = jax.random.split(key) if env.splits(params) else (key, key)
     obs, state, reward, terminated, info = env.step_env(step_key, state, action, params)
     truncated = env.is_truncated(state, params)
@@ -89,6 +86,19 @@ def step(env: Any, key: Array, state: PyTree, action: ArrayLike, params: Any = N
     fresh = env.reset_env(reset_key, params)
     obs, state = env.select(terminated | truncated, fresh, (obs, state), params)
     return obs, state, reward, terminated, truncated, info
+
+
+def _params(env: Any, params: Any) -> Any:
+    """`params`, or the defaults for None. Raises ValueError for another environment's."""
+    if params is None:
+        return env.default_params
+    if not isinstance(params, type(env.default_params)):
+        own = type(env.default_params)
+        raise ValueError(
+            f"params of {env.name} is a {type(params).__module__}.{type(params).__qualname__}; it must be a "
+            f"{own.__module__}.{own.__qualname__}, as make returns it"
+        )
+    return params
 
 
 def select(done: Array, fresh: PyTree, stepped: PyTree) -> PyTree:

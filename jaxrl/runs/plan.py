@@ -14,8 +14,9 @@ from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.runs import config as configs
 from jaxrl.runs import memory
 from jaxrl.train import Run, make_run, vmap_run
-from jaxrl.types import PyTree
+from jaxrl.types import NO_LIMIT, PyTree
 
+_ENDLESS = 27_000  # steps of a greedy episode where the environment sets no limit
 _EVALUATION = 0x6576616C  # folded into a seed's key: a stream that its training never draws from
 
 
@@ -58,9 +59,11 @@ class Plan:
     def evaluation(self, episodes: int) -> jax.stages.Wrapped:
         """A jitted function (agent state, `evaluation_keys()`) -> greedy episodes [E], or [seeds, E]."""
         chosen = self.chosen
+        limit = getattr(chosen.params, "max_steps_in_episode", NO_LIMIT)
+        cut = _ENDLESS if isinstance(limit, int) and limit >= NO_LIMIT else limit
 
         def play(state: PyTree, key: Array) -> Evaluation:
-            return evaluate(chosen.env, chosen.params, self.setup.agent, state, key, episodes)
+            return evaluate(chosen.env, chosen.params, self.setup.agent, state, key, episodes, cut)
 
         return jax.jit(play if self.seeds == 1 else jax.vmap(play))
 
