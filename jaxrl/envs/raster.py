@@ -1,8 +1,11 @@
-"""Pictures of environments: shapes drawn into a numpy array, and a picture as coloured characters.
+"""Pictures of environments: shapes and text drawn into a numpy array, and a picture as coloured characters.
 
 Coordinates are the environment's own: a `Canvas` maps them to pixels, y upwards. Nothing opens a window.
 """
 
+import functools
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +18,7 @@ RED, GREEN, BLUE, YELLOW = (214, 69, 65), (60, 160, 90), (52, 101, 195), (240, 1
 ORANGE, PURPLE, BROWN, CYAN, PINK = (235, 130, 50), (130, 80, 180), (120, 85, 60), (70, 190, 200), (230, 120, 170)
 # for channels, players and the like: distinct, in this order
 COLORS = (BLUE, RED, GREEN, YELLOW, PURPLE, ORANGE, CYAN, BROWN, PINK, GREY)
+_ANSI = (BLACK, RED, GREEN, YELLOW, BLUE, PURPLE, CYAN, LIGHT)  # a terminal's eight colours
 _SMOOTH = 2  # samples a pixel in each direction
 
 
@@ -22,43 +26,60 @@ class Canvas:
     """A picture of `width` x `height` pixels that shows the rectangle `x` by `y` of the environment's plane."""
 
     def __init__(self, width: int, height: int, x: Point, y: Point, background: Color = WHITE):
-        columns = x[0] + (np.arange(width * _SMOOTH) + 0.5) / (width * _SMOOTH) * (x[1] - x[0])
-        rows = y[1] - (np.arange(height * _SMOOTH) + 0.5) / (height * _SMOOTH) * (y[1] - y[0])
-        self._x, self._y = np.meshgrid(columns, rows)
-        self._pixels = np.empty((*self._x.shape, 3), np.float32)
-        self._pixels[:] = background
+        self._x = x[0] + (np.arange(width * _SMOOTH) + 0.5) / (width * _SMOOTH) * (x[1] - x[0])
+        self._y = y[1] - (np.arange(height * _SMOOTH) + 0.5) / (height * _SMOOTH) * (y[1] - y[0])
+        self._samples = np.full((height * _SMOOTH, width * _SMOOTH), _packed(background))  # one number a colour: fast
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [height, width, 3]."""
-        rows, columns, _ = self._pixels.shape
-        blocks = self._pixels.reshape(rows // _SMOOTH, _SMOOTH, columns // _SMOOTH, _SMOOTH, 3)
-        return np.rint(blocks.mean((1, 3))).astype(np.uint8)
+        """uint8 [height, width, 3]: the mean of each pixel's samples."""
+        samples = self._samples.view(np.uint8).reshape(*self._samples.shape, 4)
+        zero = np.zeros((), np.uint16)
+        rows = sum((samples[i::_SMOOTH] for i in range(_SMOOTH)), zero)
+        total = sum((rows[:, i::_SMOOTH, :3] for i in range(_SMOOTH)), zero)
+        return ((total + _SMOOTH**2 // 2) // _SMOOTH**2).astype(np.uint8)
 
     def rectangle(self, low: Point, high: Point, color: Color) -> None:
         """The box from corner `low` to corner `high`."""
-        x, y = self._x, self._y
-        self._pixels[(x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1])] = color
+        self._box(low, high)[2][:] = _packed(color)
 
     def circle(self, center: Point, radius: float, color: Color) -> None:
         """A disc."""
-        self._pixels[(self._x - center[0]) ** 2 + (self._y - center[1]) ** 2 <= radius**2] = color
+        x, y, samples = self._box(np.subtract(center, radius), np.add(center, radius))
+        samples[(x - center[0]) ** 2 + (y - center[1]) ** 2 <= radius**2] = _packed(color)
 
     def line(self, start: Point, end: Point, width: float, color: Color) -> None:
         """A thick line with round ends, `width` in the plane's units."""
+        x, y, samples = self._box(np.minimum(start, end) - width / 2, np.maximum(start, end) + width / 2)
         along = np.subtract(end, start)
-        px, py = self._x - start[0], self._y - start[1]
-        share = np.clip((px * along[0] + py * along[1]) / max(float(along @ along), 1e-12), 0, 1)
-        self._pixels[(px - share * along[0]) ** 2 + (py - share * along[1]) ** 2 <= (width / 2) ** 2] = color
+        x, y = x - start[0], y - start[1]
+        share = np.clip((x * along[0] + y * along[1]) / max(float(along @ along), 1e-12), 0, 1)
+        samples[(x - share * along[0]) ** 2 + (y - share * along[1]) ** 2 <= (width / 2) ** 2] = _packed(color)
 
     def polygon(self, corners: Sequence[Point], color: Color) -> None:
         """A filled polygon, by the even-odd rule."""
-        inside = np.zeros(self._x.shape, bool)
+        x, y, samples = self._box(np.min(corners, axis=0), np.max(corners, axis=0))
+        inside = np.zeros(samples.shape, bool)
         for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
             if y0 != y1:
-                crosses = (y0 > self._y) != (y1 > self._y)
-                inside ^= crosses & (self._x < (x1 - x0) * (self._y - y0) / (y1 - y0) + x0)
-        self._pixels[inside] = color
+                inside ^= ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+        samples[inside] = _packed(color)
+
+    def text(self, center: Point, text: str, color: Color = BLACK, size: int = 1) -> None:
+        """One line of text around `center`, `size` pixels a dot of the 5 x 7 font."""
+        dots = np.hstack([np.pad(_glyphs()[_index(letter)], ((0, 0), (0, 1))) for letter in text or " "])[:, :-1]
+        rows, columns = np.nonzero(np.kron(dots, np.ones((size * _SMOOTH, size * _SMOOTH), bool)))
+        rows += (np.abs(self._y - center[1]).argmin() // _SMOOTH - dots.shape[0] * size // 2) * _SMOOTH
+        columns += (np.abs(self._x - center[0]).argmin() // _SMOOTH - dots.shape[1] * size // 2) * _SMOOTH
+        seen = (rows >= 0) & (rows < len(self._y)) & (columns >= 0) & (columns < len(self._x))
+        self._samples[rows[seen], columns[seen]] = _packed(color)
+
+    def _box(self, low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray) -> tuple[np.ndarray, ...]:
+        """x [1, columns], y [rows, 1] and the samples [rows, columns], a view, in a box."""
+        columns = np.flatnonzero((self._x >= low[0]) & (self._x <= high[0]))
+        rows = np.flatnonzero((self._y >= low[1]) & (self._y <= high[1]))
+        across, down = (slice(i[0], i[-1] + 1) if len(i) else slice(0) for i in (columns, rows))
+        return self._x[None, across], self._y[down, None], self._samples[down, across]
 
 
 def tiles(colors: np.ndarray, size: int = 24, gap: int = 1) -> np.ndarray:
@@ -98,32 +119,117 @@ def channels(observation: np.ndarray, size: int = 16) -> np.ndarray:
     return tiles(colors, size, gap=0)
 
 
+def text_frame(text: str, size: int = 2) -> np.ndarray:
+    """Text as a picture, `size` pixels a dot of the 5 x 7 font; a letter that the font lacks is a box.
+
+    Escape codes of 16 or 24-bit colours and of inverse video are drawn, other ones are left out.
+    """
+    rows, style = [[]], (BLACK, WHITE, False)
+    for part in re.split(r"(\n|\x1b\[[\d;?]*[A-Za-z])", text.expandtabs().rstrip("\n")):
+        if part == "\n":
+            rows.append([])
+        elif part.startswith("\x1b["):
+            style = _restyled(part[2:-1].lstrip("?"), *style) if part.endswith("m") else style
+        else:
+            rows[-1] += [(letter, *style) for letter in part]
+    dots = np.empty((9 * len(rows), 6 * max(map(len, rows)) + 1, 3), np.uint8)
+    dots[:] = WHITE
+    for top, row in enumerate(rows):
+        for left, (letter, ink, paper, inverse) in enumerate(row):
+            ink, paper = (paper, ink) if inverse else (ink, paper)
+            cell = dots[9 * top : 9 * top + 9, 6 * left : 6 * left + 7]
+            if paper != WHITE:
+                cell[:] = paper
+            cell[1:8, 1:6][_glyphs()[_index(letter)]] = ink
+    return tiles(dots, size, gap=0)
+
+
 def half_blocks(picture: np.ndarray, columns: int = 60) -> str:
     """A picture as lines of `columns` coloured characters, two pixels each, for a terminal with 24-bit colour."""
-    height, width, _ = picture.shape
-    rows = max(2 * round(columns * height / width / 2), 2)
-    small = _shrink(picture, rows, columns)
+    small = resize(picture, 2 * _lines(picture, columns), columns).tolist()
     lines = []
     for upper, lower in zip(small[0::2], small[1::2], strict=True):
-        cells = (
-            f"\x1b[38;2;{a[0]};{a[1]};{a[2]};48;2;{b[0]};{b[1]};{b[2]}m\u2580" for a, b in zip(upper, lower, strict=True)
-        )
+        runs = ((top, low, len([*run])) for (top, low), run in itertools.groupby(zip(upper, lower, strict=True)))
+        cells = ("\x1b[38;2;{};{};{};48;2;{};{};{}m".format(*top, *low) + "\u2580" * count for top, low, count in runs)
         lines.append("".join(cells) + "\x1b[0m")
     return "\n".join(lines)
 
 
-def _shrink(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """uint8 [rows, columns, 3]: the mean of each box of pixels, or the nearest where there is none."""
-    sums = np.zeros((picture.shape[0] + 1, picture.shape[1] + 1, 3), np.int64)
-    sums[1:, 1:] = picture.astype(np.int64).cumsum(0).cumsum(1)
-    tops, lefts = (np.arange(n) * size // n for n, size in ((rows, picture.shape[0]), (columns, picture.shape[1])))
-    bottoms = np.maximum((np.arange(rows) + 1) * picture.shape[0] // rows, tops + 1)[:, None]
-    rights = np.maximum((np.arange(columns) + 1) * picture.shape[1] // columns, lefts + 1)
-    tops = tops[:, None]
-    total = sums[bottoms, rights] - sums[tops, rights] - sums[bottoms, lefts] + sums[tops, lefts]
-    return (total // ((bottoms - tops) * (rights - lefts))[..., None]).astype(np.uint8)
+def shades(picture: np.ndarray, columns: int = 60) -> str:
+    """A picture as lines of `columns` plain characters, the denser the further from the common brightness."""
+    small = resize(picture, _lines(picture, columns), columns) @ np.array([0.299, 0.587, 0.114])
+    far = np.abs(small - np.median(small))
+    level = np.rint(far / max(far.max(), 1e-9) * (len(_SHADES) - 1)).astype(int)
+    return "\n".join("".join(_SHADES[i] for i in row) for row in level)
 
 
-def text_frame(text: str, size: int = 12) -> np.ndarray:
-    """A picture of text: TODO real glyphs."""
-    raise NotImplementedError
+def resize(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """uint8 [rows, columns, 3]: each pixel the mean of the area that it covers, rounded once."""
+    height, width, _ = picture.shape
+    total = _overlaps(height, rows) @ picture.reshape(height, -1)  # whole numbers until the division: exact
+    total = _overlaps(width, columns) @ total.reshape(rows, width, 3)
+    return np.rint(total / (height * width)).astype(np.uint8)
+
+
+def _overlaps(size: int, parts: int) -> np.ndarray:
+    """[parts, size]: by how much equal parts of a line cover each of its pixels, in units of 1 / parts."""
+    low, left = np.arange(parts)[:, None] * size, np.arange(size) * parts
+    return np.clip(np.minimum(low + size, left + parts) - np.maximum(low, left), 0, None).astype(float)
+
+
+def _packed(color: Color) -> np.ndarray:
+    """A colour as one uint32 []."""
+    return np.array([*color, 0], np.uint8).view(np.uint32)[0]
+
+
+def _lines(picture: np.ndarray, columns: int) -> int:
+    """How many lines of `columns` characters, twice as high as wide, keep the picture's shape."""
+    return max(round(columns * picture.shape[0] / picture.shape[1] / 2), 1)
+
+
+def _restyled(codes: str, ink: Color, paper: Color, inverse: bool) -> tuple[Color, Color, bool]:
+    """A text's style after an escape code's numbers."""
+    numbers = (int(code or 0) for code in codes.split(";"))
+    for number in numbers:
+        tens, units = divmod(number, 10)
+        if number == 0:
+            ink, paper, inverse = BLACK, WHITE, False
+        elif number in (7, 27):
+            inverse = number == 7
+        elif units < 8 and tens in (3, 9):
+            ink = _ANSI[units]
+        elif units < 8 and tens in (4, 10):
+            paper = _ANSI[units]
+        elif number in (38, 48):
+            color = tuple(itertools.islice(numbers, 3 if next(numbers, 0) == 2 else 1))
+            if len(color) == 3:
+                ink, paper = (color, paper) if number == 38 else (ink, color)
+        elif number in (39, 49):
+            ink, paper = (BLACK, paper) if number == 39 else (ink, WHITE)
+    return ink, paper, inverse
+
+
+def _index(letter: str) -> int:
+    return ord(letter) - 32 if " " <= letter <= "~" else 95
+
+
+@functools.cache
+def _glyphs() -> np.ndarray:
+    """bool [96, 7, 5]: printable ASCII, then the box."""
+    columns = np.frombuffer(bytes.fromhex(_FONT), np.uint8).reshape(96, 1, 5)
+    return (columns >> np.arange(7)[:, None] & 1).astype(bool)
+
+
+_SHADES = " .:-=+*#%@"
+# five columns a letter, the lowest bit its top
+_FONT = """
+0000000000 00005F0000 0007000700 147F147F14 242A7F2A12 2313086462 3649552250 0005030000 001C224100 0041221C00
+14083E0814 08083E0808 0050300000 0808080808 0060600000 2010080402 3E5149453E 00427F4000 4261514946 2141454B31
+1814127F10 2745454539 3C4A494930 0171090503 3649494936 064949291E 0036360000 0056360000 0814224100 1414141414
+0041221408 0201510906 324979413E 7E1111117E 7F49494936 3E41414122 7F4141221C 7F49494941 7F09090901 3E4149497A
+7F0808087F 00417F4100 2040413F01 7F08142241 7F40404040 7F020C027F 7F0408107F 3E4141413E 7F09090906 3E4151215E
+7F09192946 4649494931 01017F0101 3F4040403F 1F2040201F 3F4038403F 6314081463 0708700807 6151494543 007F414100
+0204081020 0041417F00 0402010204 4040404040 0001020400 2054545478 7F48444438 3844444420 384444487F 3854545418
+087E090102 0C5252523E 7F08040478 00447D4000 2040443D00 7F10284400 00417F4000 7C04180478 7C08040478 3844444438
+7C14141408 081414187C 7C08040408 4854545420 043F444020 3C4040207C 1C2040201C 3C4030403C 4428102844 0C5050503C
+4464544C44 0008364100 00007F0000 0041360800 1008081008 7F4141417F"""
