@@ -220,24 +220,25 @@ def test_every_letter_is_another():
     np.testing.assert_array_equal(glyph("é"), glyph("\u2580"))
     for letter in letters:
         assert glyph(letter).shape == (9, 7)
-        assert not glyph(letter)[[0, 8]].any()
+        assert not glyph(letter)[0].any()
         assert not glyph(letter)[:, [0, 6]].any()
 
 
 def test_letters_as_a_person_draws_them():
     drawn = {
-        "L": "#....|#....|#....|#....|#....|#....|#####",
-        "A": ".###.|#...#|#...#|#...#|#####|#...#|#...#",
-        "-": ".....|.....|.....|#####|.....|.....|.....",
-        "/": ".....|....#|...#.|..#..|.#...|#....|.....",
+        "L": "#....|#....|#....|#....|#....|#....|#####|.....",
+        "A": ".###.|#...#|#...#|#...#|#####|#...#|#...#|.....",
+        "p": ".....|.....|#.##.|##..#|##..#|#.##.|#....|#....",
+        "-": ".....|.....|.....|#####|.....|.....|.....|.....",
+        "/": ".....|....#|...#.|..#..|.#...|#....|.....|.....",
     }
     for letter, rows in drawn.items():
-        assert "|".join("".join(".#"[dot] for dot in row[1:6]) for row in glyph(letter)[1:8].astype(int)) == rows
+        assert "|".join("".join(".#"[dot] for dot in row[1:6]) for row in glyph(letter)[1:].astype(int)) == rows
     for letter in "AHIMOTUVWXY8":
         np.testing.assert_array_equal(glyph(letter), glyph(letter)[:, ::-1])
     for letter in "BCDEHIKOX8":
-        np.testing.assert_array_equal(glyph(letter), glyph(letter)[::-1])
-    assert glyph("p")[1:3].sum() == glyph("x")[1:3].sum() == 0
+        np.testing.assert_array_equal(glyph(letter)[1:8], glyph(letter)[7:0:-1])
+    assert {letter for letter in map(chr, range(32, 127)) if glyph(letter)[8].any()} == set("gjpqy,;")
 
 
 def test_text_is_laid_out_in_lines():
@@ -286,7 +287,7 @@ def test_text_on_a_canvas_is_centred_and_may_leave_it():
     assert abs(rows.min() + rows.max() - 39) <= 2
     assert abs(columns.min() + columns.max() - 59) <= 2
     dots = red[rows.min() : rows.max() + 1 : 2, columns.min() : columns.max() + 1 : 2]
-    expected = np.hstack([glyph(letter)[1:8, 1:7] for letter in "oHo"])[:, :-1]
+    expected = np.hstack([glyph(letter)[1:8, 1:7] for letter in "oHo"])[:, :-1]  # no letter of it hangs below
     np.testing.assert_array_equal(dots, expected)
     for corner in [(-1, -1), (1, 1), (9, 0)]:
         canvas.text(corner, "outside", RED, size=3)

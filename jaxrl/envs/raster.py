@@ -66,10 +66,12 @@ class Canvas:
         samples[inside] = _packed(color)
 
     def text(self, center: Point, text: str, color: Color = BLACK, size: int = 1) -> None:
-        """One line of text around `center`, `size` pixels a dot of the 5 x 7 font."""
+        """One line of text around `center`, `size` pixels a dot of the 5 x 8 font."""
         dots = np.hstack([np.pad(_glyphs()[_index(letter)], ((0, 0), (0, 1))) for letter in text or " "])[:, :-1]
         rows, columns = np.nonzero(np.kron(dots, np.ones((size * _SMOOTH, size * _SMOOTH), bool)))
-        rows += (np.abs(self._y - center[1]).argmin() // _SMOOTH - dots.shape[0] * size // 2) * _SMOOTH
+        rows += (
+            np.abs(self._y - center[1]).argmin() // _SMOOTH - 7 * size // 2
+        ) * _SMOOTH  # the eighth row hangs below
         columns += (np.abs(self._x - center[0]).argmin() // _SMOOTH - dots.shape[1] * size // 2) * _SMOOTH
         seen = (rows >= 0) & (rows < len(self._y)) & (columns >= 0) & (columns < len(self._x))
         self._samples[rows[seen], columns[seen]] = _packed(color)
@@ -120,7 +122,7 @@ def channels(observation: np.ndarray, size: int = 16) -> np.ndarray:
 
 
 def text_frame(text: str, size: int = 2) -> np.ndarray:
-    """Text as a picture, `size` pixels a dot of the 5 x 7 font; a letter that the font lacks is a box.
+    """Text as a picture, `size` pixels a dot of the 5 x 8 font; a letter that the font lacks is a box.
 
     Escape codes of 16 or 24-bit colours and of inverse video are drawn, other ones are left out.
     """
@@ -140,7 +142,7 @@ def text_frame(text: str, size: int = 2) -> np.ndarray:
             cell = dots[9 * top : 9 * top + 9, 6 * left : 6 * left + 7]
             if paper != WHITE:
                 cell[:] = paper
-            cell[1:8, 1:6][_glyphs()[_index(letter)]] = ink
+            cell[1:, 1:6][_glyphs()[_index(letter)]] = ink
     return tiles(dots, size, gap=0)
 
 
@@ -215,21 +217,21 @@ def _index(letter: str) -> int:
 
 @functools.cache
 def _glyphs() -> np.ndarray:
-    """bool [96, 7, 5]: printable ASCII, then the box."""
+    """bool [96, 8, 5]: printable ASCII, then the box."""
     columns = np.frombuffer(bytes.fromhex(_FONT), np.uint8).reshape(96, 1, 5)
-    return (columns >> np.arange(7)[:, None] & 1).astype(bool)
+    return (columns >> np.arange(8)[:, None] & 1).astype(bool)
 
 
 _SHADES = " .:-=+*#%@"
 # five columns a letter, the lowest bit its top
 _FONT = """
 0000000000 00005F0000 0007000700 147F147F14 242A7F2A12 2313086462 3649552250 0005030000 001C224100 0041221C00
-14083E0814 08083E0808 0050300000 0808080808 0060600000 2010080402 3E5149453E 00427F4000 4261514946 2141454B31
-1814127F10 2745454539 3C4A494930 0171090503 3649494936 064949291E 0036360000 0056360000 0814224100 1414141414
+14083E0814 08083E0808 0080703000 0808080808 0060600000 2010080402 3E5149453E 00427F4000 4261514946 2141454B31
+1814127F10 2745454539 3C4A494930 0171090503 3649494936 064949291E 0036360000 0080763600 0814224100 1414141414
 0041221408 0201510906 324979413E 7E1111117E 7F49494936 3E41414122 7F4141221C 7F49494941 7F09090901 3E4149497A
 7F0808087F 00417F4100 2040413F01 7F08142241 7F40404040 7F020C027F 7F0408107F 3E4141413E 7F09090906 3E4151215E
 7F09192946 4649494931 01017F0101 3F4040403F 1F2040201F 3F4038403F 6314081463 0708700807 6151494543 007F414100
-0204081020 0041417F00 0402010204 4040404040 0001020400 2054545478 7F48444438 3844444420 384444487F 3854545418
-087E090102 0C5252523E 7F08040478 00447D4000 2040443D00 7F10284400 00417F4000 7C04180478 7C08040478 3844444438
-7C14141408 081414187C 7C08040408 4854545420 043F444020 3C4040207C 1C2040201C 3C4030403C 4428102844 0C5050503C
+0204081020 0041417F00 0402010204 4040404040 0001020400 2054547840 7F28444438 3844444428 384444287F 3854545418
+00087E0902 18A4A49C78 7F08040478 00447D4000 4080807A00 7F10284400 00417F4000 7C04780478 7C08040478 3844444438
+FC18242418 18242418FC 7C08040408 4854545424 04043F4424 3C4040207C 1C2040201C 3C4030403C 4428102844 4C9090907C
 4464544C44 0008364100 00007F0000 0041360800 1008081008 7F4141417F"""
