@@ -20,6 +20,7 @@ from jaxrl.envs.api import NO_LIMIT, PureEnvironment, never
 CHANNELS = ("paddle", "ball", "trail", "brick")
 MINIMAL = (minatar.NOTHING, minatar.LEFT, minatar.RIGHT)
 WALL = (1 << 30) - 1  # every brick
+_PLACES = np.roll(minatar.BOARD[0], 10)  # uint32 [100], the bit of each cell in `bricks`: rows 1 to 3
 
 
 @jax.tree_util.register_dataclass
@@ -114,11 +115,10 @@ def play(state: State, action: Array) -> tuple[State, Array, Array]:
 def observe(state: State, params: Params) -> Array:
     """bool [10, 10, 4]: paddle, ball, where the ball was, bricks."""
     del params
-    place = minatar.CELLS - 10
-    inside = ((place >= 0) & (place < 30)).astype(np.uint32)
-    bricks = (state.bricks >> np.clip(place, 0, 31).astype(np.uint32)) & inside
-    marks = minatar.mark(90 + state.paddle, 0) | minatar.mark(10 * state.y + state.x, 1) | minatar.mark(state.trail, 2)
-    return minatar.observation(marks | bricks << 3, len(CHANNELS))
+    cells = jnp.stack([90 + state.paddle, 10 * state.y + state.x, state.trail])
+    bricks = jnp.where((state.bricks & _PLACES) != 0, np.uint8(8), np.uint8(0))
+    layers = minatar.marks(cells, np.array([1, 2, 4], np.uint8)) | bricks[None]
+    return minatar.observation(minatar.merge(layers), len(CHANNELS))
 
 
 def observation_space(params: Params) -> spaces.Box:

@@ -1,8 +1,9 @@
 """What the five MinAtar games share. Young and Tian (2019), arXiv 1903.03176: Atari's games on 10 x 10 cells.
 
 A game's `step` draws what is random and hands it to a pure `play(state, action, ..., params)`. An observation
-starts as `code`, uint32 [100]: bit c of a cell, row by row, says whether channel c is set there. Two variants
-go by name: "published", the authors' rules; "gymnax", a limit of 1,000 steps and no sticky actions.
+starts as a code [100]: bit c of a cell, row by row, says whether channel c is set there (uint8 for up to eight
+channels, else uint16). Two variants go by name: "published", the authors' rules, and "gymnax", which ends an
+episode after 1,000 steps and has no sticky actions.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxrl import checks, spaces
@@ -19,7 +20,9 @@ from jaxrl.envs import raster
 
 NOTHING, LEFT, UP, RIGHT, DOWN, FIRE = range(6)  # the six actions, in the authors' order
 VARIANTS = ("published", "gymnax")
-CELLS = np.arange(100, dtype=np.int32)
+CELLS = np.arange(100, dtype=np.uint8)
+# uint32 [4, 100]: a board of bits in four words, three rows each, has cell c in word c // 30 as bit c % 30
+BOARD = np.where(CELLS // 30 == np.arange(4)[:, None], np.uint32(1) << (CELLS % 30), 0).astype(np.uint32)
 
 
 def sticky(word: Array, action: ArrayLike, last: Array, probability: ArrayLike) -> Array:
@@ -42,14 +45,25 @@ def action_space(minimal: Sequence[int], params: Any) -> spaces.Discrete:
     return spaces.Discrete(len(minimal) if params.minimal_actions else 6)
 
 
-def mark(cell: ArrayLike, channel: int) -> Array:
-    """The code of one channel that is set at one cell, 10 * row + column; at none where `cell` is not in 0..99."""
-    return (jnp.asarray(cell) == CELLS).astype(jnp.uint32) << channel
+def marks(cells: Array, bits: ArrayLike) -> Array:
+    """Codes [K, 100]: layer k has `bits[k]` at `cells[k]`, 10 * row + column; nothing where that is in 100..255."""
+    bits = jnp.asarray(bits)
+    return jnp.where(cells.astype(jnp.uint8)[:, None] == CELLS[None], bits[:, None], bits.dtype.type(0))
+
+
+def merge(layers: Array) -> Array:
+    """The code [100] of codes [K, 100] one over the other.
+
+    XLA fuses a reduction into no broadcast, so the code is computed once a cell instead of once a channel. Build
+    the layers by broadcasting, as `marks` does: a stack of finished ones compiles to a branch for every cell.
+    """
+    return lax.reduce(layers, layers.dtype.type(0), lax.bitwise_or, (0,))
 
 
 def observation(code: Array, channels: int) -> Array:
-    """bool [10, 10, channels] of a `code`."""
-    return (((code[:, None] >> np.arange(channels, dtype=np.uint32)[None]) & 1) != 0).reshape(10, 10, channels)
+    """bool [10, 10, channels] of a `code`; two planes, since on CPUs XLA vectorises a reduction but no short loop."""
+    bits = (1 << np.arange(channels)).astype(code.dtype)
+    return jnp.any((code[:, None, None] & np.stack([bits, 0 * bits])[None]) != 0, axis=1).reshape(10, 10, channels)
 
 
 def observation_space(channels: int) -> spaces.Box:
