@@ -9,6 +9,7 @@ from jaxrl.envs.registry import list_ids, make, register
 from jaxrl.evaluate import evaluate
 from jaxrl.prng import key
 from jaxrl.train import LoopConfig, advance, make_run, vmap_run
+from jaxrl.vector import rollout
 
 # isort: split
 from jaxrl.runs.library import load, train  # last: `jaxrl.train` is this function, not the module of that name
@@ -32,6 +33,7 @@ __all__ = [
     "recipes",
     "register",
     "returns",
+    "rollout",
     "sarsa",
     "spaces",
     "train",

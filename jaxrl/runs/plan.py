@@ -59,7 +59,7 @@ class Plan:
     def evaluation(self, episodes: int) -> jax.stages.Wrapped:
         """A jitted function (agent state, `evaluation_keys()`) -> greedy episodes [E], or [seeds, E]."""
         chosen = self.chosen
-        limit = getattr(chosen.params, "max_steps_in_episode", NO_LIMIT)
+        limit = getattr(chosen.params, "max_steps_in_episode", None)
         cut = _ENDLESS if isinstance(limit, int) and limit >= NO_LIMIT else limit
 
         def play(state: PyTree, key: Array) -> Evaluation:
