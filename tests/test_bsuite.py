@@ -92,8 +92,7 @@ def layout(size, seed=42):
     return np.random.RandomState(seed).binomial(1, 0.5, [size, size])  # bsuite's own draw
 
 
-@pytest.mark.parametrize(("size", "seed"), [(2, 0), (3, 1), (8, 42), (10, 7)])
-@pytest.mark.parametrize("randomize", [True, False])
+@pytest.mark.parametrize(("size", "seed", "randomize"), [(2, 0, True), (3, 1, True), (8, 42, True), (5, 7, False)])
 def test_deep_sea_everywhere(size, seed, randomize):
     env, params = jaxrl.make("DeepSea-bsuite", size=size, mapping_seed=seed, randomize_actions=randomize)
     rights = layout(size, seed) if randomize else np.ones((size, size), int)
@@ -189,7 +188,7 @@ def test_deep_sea_is_drawn():
 # MemoryChain
 
 
-@pytest.mark.parametrize(("length", "bits"), [(1, 1), (2, 3), (5, 1), (7, 2)])
+@pytest.mark.parametrize(("length", "bits"), [(1, 1), (2, 3), (5, 2)])
 def test_memory_chain_whole_episodes(length, bits):
     env, params = jaxrl.make("MemoryChain-bsuite", memory_length=length, num_bits=bits)
     cases = list(itertools.product(itertools.product(range(2), repeat=bits), range(bits), range(2)))
@@ -269,8 +268,8 @@ def test_umbrella_chain_end_and_start_draw_apart():
 # DiscountingChain
 
 
-@pytest.mark.parametrize("seed", [0, 3, 12])
-def test_discounting_chain_whole_episodes(seed):
+@pytest.mark.parametrize(("seed", "best"), [(3, 3), (10, 0)])
+def test_discounting_chain_whole_episodes(seed, best):
     env, params = jaxrl.make("DiscountingChain-bsuite", mapping_seed=seed)
     actions = np.random.default_rng(0).integers(0, 5, (100, 5))
     actions[0] = range(5)
@@ -279,7 +278,7 @@ def test_discounting_chain_whole_episodes(seed):
     np.testing.assert_array_equal(first, np.tile([-1.0, 0.0], (5, 1)))
     for chain, when in enumerate([1, 3, 10, 30, 100]):
         expected = np.zeros(100)
-        expected[when - 1] = 1.1 if chain == {0: 0, 3: 3, 12: 2}[seed] else 1
+        expected[when - 1] = 1.1 if chain == best else 1
         np.testing.assert_allclose(reward[:, chain], expected, rtol=1e-6)
         np.testing.assert_allclose(obs[:, chain], np.c_[np.full(100, chain), np.arange(1, 101) / 100], atol=1e-6)
     assert not ends[:-1].any()
@@ -348,8 +347,7 @@ def test_x64_changes_no_dtype(env_id):
 def test_frames_show_where_one_is(env_id):
     env, params = jaxrl.make(env_id)
     _, state = env.reset(jaxrl.key(0))
-    _, after, *_ = env.step(jaxrl.key(1), state, 1)
-    before, later = env.frame(state, params), env.frame(after, params)
+    before, later = env.frame(state, params), env.frame(state._replace(time=1), params)
     assert before.dtype == later.dtype == np.uint8
     assert before.shape == later.shape
     assert (before != later).any()
