@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.envs.toy_text.frozen_lake import generate_random_map as gymnasium_map
+from gymnasium.envs.toy_text.frozen_lake import is_valid
 
 import jaxrl
 from jaxrl.envs import frozen_lake
-from jaxrl.envs.frozen_lake import State, tabular
+from jaxrl.envs.frozen_lake import State, generate_random_map, tabular
 
 CUSTOM = ("FSFHF", "FHFFS", "GFFFH")
 MAPS = [{"map_name": "4x4"}, {"map_name": "8x8"}, {"desc": CUSTOM}]
@@ -155,6 +157,67 @@ def test_render_highlights_the_walker():
 def test_bad_overrides_are_refused_in_one_line(overrides, message):
     with pytest.raises(ValueError, match=message) as error:
         jaxrl.make("FrozenLake-v1", **overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("desc", [("SHG",), ("SFH", "FHG"), ("SFG", "HHH", "SFF")])
+def test_a_goal_out_of_reach_is_warned_of(desc):
+    with pytest.warns(UserWarning, match="from some S no path around the holes leads to a G") as warned:
+        jaxrl.make("FrozenLake-v1", desc=desc)
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+
+
+@pytest.mark.parametrize("desc", [("SG",), ("SFH", "HFH", "GFH"), ("SHGHS",), ("SFF", "HHF", "FFF", "FHH", "FFG")])
+def test_solvable_is_gymnasiums_search(desc):
+    """Ours takes several starts and any shape; on a square map from corner to corner it is `is_valid`."""
+    assert frozen_lake._solvable(desc) == (desc != ("SHGHS",))
+
+
+def test_random_squares_are_judged_as_gymnasium_judges_them():
+    generator = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(300):
+        letters = np.where(generator.random((5, 5)) < 0.6, "F", "H")
+        letters[0, 0], letters[-1, -1] = "S", "G"
+        verdicts.append(is_valid(letters.tolist(), 5))
+        assert frozen_lake._solvable(tuple("".join(row) for row in letters)) == verdicts[-1]
+    assert 30 < sum(verdicts) < 270
+
+
+@pytest.mark.parametrize("make_key", [jaxrl.key, jax.random.key])
+def test_random_maps_are_drawn_as_gymnasiums(make_key):
+    """Solvable; as many frozen cells among those that may be either as gymnasium's own, within chance."""
+    maps = [generate_random_map(key, 4, 0.6) for key in jax.random.split(make_key(0), 400)]
+    theirs = [gymnasium_map(4, 0.6, seed=seed) for seed in range(400)]
+    for desc in maps:
+        assert is_valid([list(row) for row in desc], 4)
+        assert (desc[0][0], desc[-1][-1]) == ("S", "G")
+    ours, expected = (np.array([[list(row) for row in desc] for desc in drawn]) == "F" for drawn in (maps, theirs))
+    assert abs(ours.mean() - expected.mean()) < 4.5 * 0.11 * np.sqrt(2 / 400)  # a map's share deviates by 0.11
+    assert np.abs(ours.mean(0) - expected.mean(0)).max() < 4.5 * np.sqrt(2 * 0.25 / 400)
+    assert generate_random_map(make_key(3)) == generate_random_map(make_key(3)) != generate_random_map(make_key(4))
+    _, params = jaxrl.make("FrozenLake-v1", desc=generate_random_map(make_key(0)))
+    assert np.array(params.desc).shape == (8,)
+
+
+def test_all_ice_is_one_map():
+    assert generate_random_map(jaxrl.key(0), 3, 1) == ("SFF", "FFF", "FFG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 1}, "size is 1; it must be an integer of at least 2"),
+        ({"size": 4.0}, "size is 4.0"),
+        ({"p": 0}, r"p is 0; it must be a finite number in \(0, 1\]"),
+        ({"p": 1.2}, "p is 1.2"),
+        ({"size": 6, "p": 0.01}, "have no path from S to G; raise p"),
+    ],
+)
+def test_random_maps_refuse_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        generate_random_map(jaxrl.key(0), **arguments)
     assert "\n" not in str(error.value)
 
 

@@ -5,6 +5,7 @@ The map's letters are S start, F frozen, H hole, G goal; several starts are draw
 
 import dataclasses
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -153,6 +154,25 @@ def check(params: Params) -> None:
         checks.in_range("reward_schedule", reward, -float("inf"), float("inf"))
     if checks.is_number(params.max_steps_in_episode):
         checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
+    if not _solvable(desc):
+        warnings.warn(f"desc is {list(desc)}: from some S no path around the holes leads to a G", stacklevel=2)
+
+
+def generate_random_map(key: Array, size: int = 8, p: float = 0.8) -> tuple[str, ...]:
+    """A solvable map of `size` x `size` from corner to corner, on the host; every other cell is frozen with chance `p`.
+
+    Redrawn until there is a path, as gymnasium's. Raises ValueError where 10,000 draws have none.
+    """
+    checks.at_least("size", size, 2)
+    checks.in_range("p", p, 0, 1, open_low=True)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    for _ in range(10_000):
+        letters = np.where(generator.random((size, size)) < p, "F", "H")
+        letters[0, 0], letters[-1, -1] = "S", "G"
+        desc = tuple("".join(row) for row in letters)
+        if _solvable(desc):
+            return desc
+    raise ValueError(f"10,000 maps of size {size} with p={p} have no path from S to G; raise p")
 
 
 def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
@@ -187,6 +207,20 @@ def _splits(params: Params) -> bool:
 @functools.cache
 def _starts(desc: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(i for i, letter in enumerate("".join(desc)) if letter == "S")
+
+
+def _solvable(desc: tuple[str, ...]) -> bool:
+    """Whether a path around the holes leads from every start to a goal."""
+    letters = np.array([list(row) for row in desc])
+    reaches, grown = np.zeros(letters.shape, bool), letters == "G"
+    while (grown != reaches).any():
+        reaches = grown.copy()
+        grown[1:] |= reaches[:-1]
+        grown[:-1] |= reaches[1:]
+        grown[:, 1:] |= reaches[:, :-1]
+        grown[:, :-1] |= reaches[:, 1:]
+        grown &= letters != "H"
+    return bool(reaches[letters == "S"].all())
 
 
 @functools.cache
