@@ -1,0 +1,141 @@
+"""Wrappers of actions and rewards."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import spaces
+from jaxrl.envs.api import TabularMDP
+from jaxrl.envs.wrappers.base import (
+    Wrapped,
+    bind,
+    counts,
+    finite_box,
+    number,
+    require_box,
+    require_environment,
+    strides,
+)
+from jaxrl.types import Masked, PyTree
+
+
+class Executed(NamedTuple):
+    """What `sticky_action` remembers."""
+
+    action: Array  # as of the action space: the one last executed
+    repeatable: Array  # bool []: false at an episode's start, and where the action mask forbids the action
+
+
+def sticky_action(env: Any, prob: float = 0.25) -> Wrapped:
+    """Executes the action executed before once more with chance `prob` (Machado et al. 2018, section 5.2).
+
+    Never at an episode's first step, nor against an action mask. Raises ValueError for prob outside [0, 1].
+    """
+    require_environment("sticky_action", env)
+    prob = number("prob of sticky_action", prob, 0, 1)
+    return Wrapped(
+        env,
+        sticky_action,
+        (prob,),
+        act_fn=bind(_stick, prob),
+        start_fn=bind(_nothing_executed, env.action_space()),
+        advance_fn=_executed,
+        draws=True,
+    )
+
+
+def discretize_action(env: Any, bins: Any, ends: bool = False) -> Wrapped:
+    """A Box action as a Discrete one: a grid of `bins`, one number or one for each dimension, the last one fastest.
+
+    An index stands for its bin's centre, as in gymnasium's DiscretizeAction; with `ends` the grid goes from limit to
+    limit. Raises ValueError for a space that is no Box or not finite, and bins below 1, with `ends` below 2.
+    """
+    space = require_box("discretize_action", env, "action")
+    limits = finite_box("discretize_action", env, space)
+    bins = counts("bins of discretize_action", bins, math.prod(space.shape))
+    if ends and min(bins) < 2:
+        raise ValueError(f"bins of discretize_action are {bins}; from limit to limit takes at least 2")
+    if math.prod(bins) >= 2**31:
+        raise ValueError(f"bins of discretize_action are {bins}, {math.prod(bins)} actions; at most 2**31-1 work")
+    return Wrapped(
+        env,
+        discretize_action,
+        (bins, bool(ends)),
+        act_fn=bind(_grid_point, limits, np.dtype(space.dtype), bins, bool(ends)),
+        actions=spaces.Discrete(math.prod(bins)),
+    )
+
+
+def clip_reward(env: Any, low: float = -1.0, high: float = 1.0) -> Wrapped:
+    """Rewards cut to [low, high]; either may be infinite. Raises ValueError unless low is below high."""
+    require_environment("clip_reward", env)
+    try:
+        low, high = float(low), float(high)
+    except (TypeError, ValueError):
+        raise ValueError(f"limits of clip_reward are {low!r} and {high!r}; they must be numbers") from None
+    if not low < high:
+        raise ValueError(f"limits of clip_reward are {low} and {high}; low must be below high")
+    return Wrapped(env, clip_reward, (low, high), reward_fn=bind(_clip, low, high))
+
+
+def scale_reward(env: Any, factor: float) -> Wrapped:
+    """Rewards times `factor`. Raises ValueError unless it is a finite number."""
+    require_environment("scale_reward", env)
+    factor = number("factor of scale_reward", factor)
+    return Wrapped(env, scale_reward, (factor,), reward_fn=bind(_scale, factor), tabular_fn=bind(_scale_table, factor))
+
+
+def _nothing_executed(space: Any, obs: PyTree) -> Executed:
+    del obs
+    return Executed(jnp.zeros(space.shape, jax.dtypes.canonicalize_dtype(space.dtype)), jnp.zeros((), bool))
+
+
+def _stick(prob: float, key: Array, action: ArrayLike, memory: Executed) -> Array:
+    sticks = memory.repeatable & jax.random.bernoulli(key, prob)
+    return jnp.where(sticks, memory.action, jnp.asarray(action, memory.action.dtype))
+
+
+def _executed(memory: Executed, action: Array, obs: PyTree, reward: Array, ended: Array) -> Executed:
+    del memory, reward, ended
+    repeatable = obs.action_mask[action] if isinstance(obs, Masked) else jnp.ones((), bool)
+    return Executed(action, repeatable)
+
+
+def _grid_point(
+    limits: spaces.Box,
+    dtype: Any,
+    bins: tuple[int, ...],
+    ends: bool,
+    key: Array,
+    action: ArrayLike,
+    memory: PyTree,
+) -> Array:
+    """The action [*shape] that an index stands for."""
+    del key, memory
+    index = jnp.clip(jnp.asarray(action, jnp.int32), 0, math.prod(bins) - 1)
+    count = np.asarray(bins, np.int32)
+    low, high = limits.low.ravel(), limits.high.ravel()
+    width = (high - low) / (count - 1 if ends else count)
+    first = low if ends else low + width / 2
+    coordinates = index // np.asarray(strides(bins), np.int32) % count
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    kind = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    point = coordinates.astype(kind) * width.astype(kind) + first.astype(kind)
+    return jnp.clip(point, low.astype(kind), high.astype(kind)).astype(dtype).reshape(limits.shape)
+
+
+def _clip(low: float, high: float, reward: ArrayLike) -> Array:
+    return jnp.clip(jnp.asarray(reward, jnp.float32), low, high)
+
+
+def _scale(factor: float, reward: ArrayLike) -> Array:
+    return jnp.asarray(reward, jnp.float32) * factor
+
+
+def _scale_table(factor: float, mdp: TabularMDP) -> TabularMDP:
+    return mdp._replace(R=mdp.R * factor)
