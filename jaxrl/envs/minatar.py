@@ -24,6 +24,12 @@ CELLS = np.arange(100, dtype=np.uint8)
 # uint32 [4, 100]: a board of bits in four words, three rows each, has cell c in word c // 30 as bit c % 30
 BOARD = np.where(CELLS // 30 == np.arange(4)[:, None], np.uint32(1) << (CELLS % 30), 0).astype(np.uint32)
 
+ONES = np.uint32(
+    0x11111111
+)  # eight slots of four bits, 1 in each: a game with eight rows keeps a number of each in one word
+ROWS = np.arange(10)
+SLOTS = (4 * (ROWS - 1) % 32).astype(np.uint32)  # where the slot of a row 1..8 begins
+
 
 def sticky(word: Array, action: ArrayLike, last: Array, probability: ArrayLike) -> Array:
     """The action done: with `probability` the last one again. Takes the upper 24 of the random `word`'s 32 bits."""
@@ -64,6 +70,20 @@ def observation(code: Array, channels: int) -> Array:
     """bool [10, 10, channels] of a `code`; two planes, since on CPUs XLA vectorises a reduction but no short loop."""
     bits = (1 << np.arange(channels)).astype(code.dtype)
     return jnp.any((code[:, None, None] & np.stack([bits, 0 * bits])[None]) != 0, axis=1).reshape(10, 10, channels)
+
+
+def filled(slots: Array) -> Array:
+    """1 in each of a word's slots that is not 0, uint32."""
+    pairs = slots | slots >> 2
+    return (pairs | pairs >> 1) & ONES
+
+
+def rows_of(looks: np.ndarray, look: Array) -> Array:
+    """bool [10, 10, channels] where each row looks one of few ways: `look` [10], a row of `looks` [K, 10, channels].
+
+    To copy a row takes a fraction of the time that its cells do; K rows should fit the first cache.
+    """
+    return jnp.asarray(looks).at[look].get(mode="promise_in_bounds")
 
 
 def observation_space(channels: int) -> spaces.Box:
