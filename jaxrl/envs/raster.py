@@ -69,9 +69,8 @@ class Canvas:
         """One line of text around `center`, `size` pixels a dot of the 5 x 8 font."""
         dots = np.hstack([np.pad(_glyphs()[_index(letter)], ((0, 0), (0, 1))) for letter in text or " "])[:, :-1]
         rows, columns = np.nonzero(np.kron(dots, np.ones((size * _SMOOTH, size * _SMOOTH), bool)))
-        rows += (
-            np.abs(self._y - center[1]).argmin() // _SMOOTH - 7 * size // 2
-        ) * _SMOOTH  # the eighth row hangs below
+        # the eighth row hangs below the line
+        rows += (np.abs(self._y - center[1]).argmin() // _SMOOTH - 7 * size // 2) * _SMOOTH
         columns += (np.abs(self._x - center[0]).argmin() // _SMOOTH - dots.shape[1] * size // 2) * _SMOOTH
         seen = (rows >= 0) & (rows < len(self._y)) & (columns >= 0) & (columns < len(self._x))
         self._samples[rows[seen], columns[seen]] = _packed(color)

@@ -1,4 +1,4 @@
-"""The command line: `jaxrl train RECIPE ENV`, `jaxrl eval RUN`, `jaxrl list`."""
+"""The command line: `jaxrl watch ENV`, `jaxrl train RECIPE ENV`, `jaxrl eval RUN`, `jaxrl list`."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from jaxrl.runs import commands
 from jaxrl.runs.errors import CheckpointError, UsageError, configuration
 from jaxrl.runs.log import say
 
-COMMANDS = {"train": commands.train, "eval": commands.evaluate, "list": commands.show}
+COMMANDS = {"watch": commands.watch, "train": commands.train, "eval": commands.evaluate, "list": commands.show}
 USAGE, INTERNAL = 2, 70  # exit codes; a signal gives 128 + its number
 
 HELP = """\
@@ -21,7 +21,8 @@ Q-learning in one jitted, vectorised program.
 
   jaxrl train RECIPE ENV [flags]   train, evaluate, and leave a run directory
   jaxrl eval RUN [flags]           play whole greedy episodes with what a run learned
-  jaxrl list                       recipes and environments
+  jaxrl watch ENV|RUN [flags]      look at random episodes of an environment, or at greedy ones of a run
+  jaxrl list [flags]               recipes and environments
 
   jaxrl train RECIPE ENV --help    every setting of that recipe and environment, with its default
   jaxrl --version
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: list[str]) -> int:
     if not args:
-        _complain("give a command: train, eval or list; jaxrl --help shows them")
+        _complain("give a command: watch, train, eval or list; jaxrl --help shows them")
         return USAGE
     if args[0] in ("-h", "--help", "help"):
         say(HELP, end="")

@@ -2,11 +2,12 @@
 
 import os
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxrl.runs.errors import configuration
-from jaxrl.runs.log import say, si
+from jaxrl.runs.log import say, si, size
 
 TRAIN_HELP = """\
 usage: jaxrl train RECIPE ENV [flags]
@@ -14,6 +15,60 @@ usage: jaxrl train RECIPE ENV [flags]
   jaxrl list                           shows the recipes and environments
   jaxrl train dqn CartPole-v1 --help   shows every flag of dqn on CartPole-v1 with its default
 """
+
+
+WATCH_HELP = """\
+usage: jaxrl watch ENV|RUN [flags]
+
+  jaxrl watch CartPole-v1                     random episodes of an environment
+  jaxrl watch runs/dqn-CartPole-v1-seed0      greedy episodes of what a run learned, in its environment
+
+  jaxrl watch CartPole-v1 --help              shows every flag, and every setting of the environment
+"""
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What is played, and how it is shown."""
+
+    episodes: int = 1
+    """how many, one after the other, of seeds SEED, SEED+1, ..."""
+    seed: int = 0
+    """of the first episode, 0..4294967295; a run's is the one that jaxrl eval plays with --episodes 1"""
+    max_steps: int = 0
+    """cut an episode after so many steps; 0: it goes on to its end"""
+    fps: float = 15.0
+    """pictures a second; 0: as fast as it goes"""
+    columns: int = 0
+    """width of a picture in characters; 0: as the terminal has room"""
+    text: bool = False
+    """the environment's own text, or its picture in plain characters; also where NO_COLOR is set"""
+    gif: str | None = None
+    """write the episodes to this animated GIF instead of showing them"""
+    force: bool = False
+    """replace a file that is already at --gif"""
+    no_cache: bool = False
+    """compile afresh, and keep no compiled programs on disk"""
+
+
+@dataclass(frozen=True)
+class TrainedOptions:
+    """Who plays."""
+
+    seed_index: int = 0
+    """which of the seeds of a run that trained several, 0 for the first"""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """What is listed."""
+
+    pictures: str | None = None
+    """draw every environment into this PNG instead"""
+    force: bool = False
+    """replace a file that is already at --pictures"""
+    no_cache: bool = False
+    """compile afresh, and keep no compiled programs on disk"""
 
 
 @dataclass(frozen=True)
@@ -107,23 +162,114 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
-def show(args: list[str]) -> int:
-    """`jaxrl list`."""
-    from jaxrl import recipes
+def watch(args: list[str]) -> int:
+    """`jaxrl watch ENV|RUN [flags]`."""
+    words = [word for word in args[:1] if not word.startswith("-")]
+    if not words and {"-h", "--help"} & set(args):
+        say(WATCH_HELP, end="")
+        return 0
+    from jaxrl import checks
     from jaxrl.envs import registry
+    from jaxrl.runs import flags, pictures, record
+    from jaxrl.runs import watch as watching
+    from jaxrl.runs.config import check_seeds
+    from jaxrl.runs.plan import choose, keys
+    from jaxrl.runs.screen import Screen
 
     with configuration():
-        if args and args[0] not in ("-h", "--help"):
-            raise ValueError(f"unexpected argument {args[0]!r}; jaxrl list takes none")
+        if not words:
+            raise ValueError("ENV or RUN comes first, as in jaxrl watch CartPole-v1; jaxrl list shows environments")
+        what = words[0]
+        is_env = what in registry.list_ids() or what.startswith("gymnax:") or not ("/" in what or Path(what).exists())
+        who: dict[str, tuple[Any, Any]] = (
+            {"env": (flags.environment(registry.signature(what)), flags.group("env"))}
+            if is_env
+            else {"run": (TrainedOptions(), flags.group())}
+        )
+        default = flags.together(watch=(WatchOptions(), flags.group(values=False)), **who)
+        asked = flags.parse(default, args[1:], f"jaxrl watch {what}", f"Look at episodes of {what}.")
+        options: WatchOptions = asked.watch
+        for name, low in (("episodes", 1), ("max_steps", 0), ("columns", 0)):
+            checks.at_least(name, getattr(options, name), low)
+        checks.in_range("fps", options.fps, 0, float("inf"))
+        check_seeds(options.seed)
+        check_seeds(options.seed, options.episodes)
+        gif = None if options.gif is None else Path(options.gif)
+        if gif is not None:
+            pictures.check("gif", gif, ".gif", options.force)
+        _start_jax(not options.no_cache)
+        if is_env:
+            chosen = choose(what, _changed(asked.env, default.env))
+            policy, key_of = watching.at_random(chosen), partial(keys, seeds=1)
+        else:
+            plan, state = record.load(Path(what))
+            policy, key_of = watching.trained(plan, state, asked.run.seed_index)
+            chosen = plan.chosen
+        play, screen = watching.player(chosen, policy), Screen()
+        paint = watching.painter(chosen, options.text, options.columns, screen)
+        first = next(play(key_of(options.seed), 0))
+        paint(first.state) if gif is None else watching.picture(chosen, first.state)  # what has no picture is refused
+
+    seeds = range(options.seed, options.seed + options.episodes)
+    episodes = {f"episode {k} (seed {seed})": key_of(seed) for k, seed in enumerate(seeds, 1)}
+    if gif is None:
+        watching.show(play, episodes, paint, screen, options.fps, options.max_steps)
+        return 0
+    frames = []
+    for name, key in episodes.items():
+        for moment in play(key, options.max_steps):
+            frames.append(watching.picture(chosen, moment.state))
+            if moment.end:
+                say(watching.ending(name, moment))
+    say(f"wrote {gif}: {len(frames)} pictures, {size(pictures.animation(gif, frames, options.fps))}")
+    return 0
+
+
+def show(args: list[str]) -> int:
+    """`jaxrl list [flags]`."""
+    from jaxrl import recipes
+    from jaxrl.envs import registry
+    from jaxrl.runs import flags
+
+    with configuration():
+        asked = flags.parse(ListOptions(), args, "jaxrl list", "List the recipes and environments.")
+    if asked.pictures is not None:
+        return _sheet(asked)
     say("recipes")
     for name in recipes.names():
-        say(f"  {name:<18}{(type(recipes.default(name)).__doc__ or '').splitlines()[0]}")
-    say("environments")
+        say(f"  {name:<26}{(type(recipes.default(name)).__doc__ or '').splitlines()[0]}")
+    say("environments, the settings of which are shown by jaxrl watch ENV --help")
     for env_id in registry.list_ids():
-        settings = ", ".join(f"{name}={value.default!r}" for name, value in registry.signature(env_id).items())
-        say(f"  {env_id:<18}{settings if len(settings) < 200 else settings[:197] + '...'}")
-    say(f"  {'gymnax:ID':<18}any environment of gymnax, such as gymnax:Catch-bsuite")
+        say(f"  {env_id:<26}{_about(env_id)}")
+    say(f"  {'gymnax:ID':<26}any environment of gymnax, such as gymnax:Catch-bsuite")
     return 0
+
+
+def _sheet(options: ListOptions) -> int:
+    from jaxrl.envs import registry
+    from jaxrl.runs import pictures
+
+    path, env_ids = Path(options.pictures or ""), registry.list_ids()
+    with configuration():
+        pictures.check("pictures", path, ".png", options.force)
+        _start_jax(not options.no_cache)
+    say(f"wrote {path}: {len(env_ids)} pictures, {size(pictures.sheet(path, env_ids))}")
+    return 0
+
+
+def _about(env_id: str) -> str:
+    """A sentence of the docstring of an environment's factory; of its module, where that alone tells what it is."""
+    import inspect
+    import re
+
+    from jaxrl.envs import registry
+
+    factory = registry._find(env_id)
+    text, module = factory.__doc__ or "", inspect.getmodule(factory)
+    if module is not None and module.__name__.startswith("jaxrl.envs.") and not text.startswith(f"{env_id}:"):
+        text = module.__doc__ or ""
+    line = (text.strip().splitlines() or [""])[0]
+    return re.split(r", as gymnasium|\. |\.$", re.sub(r"^\S+: ", "", line))[0]
 
 
 def _changed(asked: Any, default: Any) -> dict[str, Any]:
