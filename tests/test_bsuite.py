@@ -347,10 +347,11 @@ def test_x64_changes_no_dtype(env_id):
 def test_frames_show_where_one_is(env_id):
     env, params = jaxrl.make(env_id)
     _, state = env.reset(jaxrl.key(0))
-    before, later = env.frame(state, params), env.frame(state._replace(time=1), params)
-    assert before.dtype == later.dtype == np.uint8
-    assert before.shape == later.shape
-    assert (before != later).any()
+    first, then, last = (env.frame(state._replace(time=time), params) for time in (0, 1, LENGTHS[env_id]))
+    assert first.dtype == then.dtype == last.dtype == np.uint8
+    assert first.shape == then.shape == last.shape
+    assert (first != then).any()
+    assert (then != last).any()
 
 
 @pytest.mark.parametrize(

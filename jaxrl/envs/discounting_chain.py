@@ -72,15 +72,17 @@ def action_space(params: Params) -> spaces.Discrete:
 
 
 def frame(state: State, params: Params) -> np.ndarray:
-    """A row a chain with its reward, the best in green; the walker is in the row chosen, before that in the first."""
-    letters = []
+    """A row a chain, time to the right: its reward, the best one green, and one's own place, in all rows at first."""
+    chains, steps = len(params.reward_timestep), int(params.episode_length) + 1
+    canvas = raster.Canvas(5 * steps, 24 * chains, (0, steps), (0, chains))
     for chain, when in enumerate(params.reward_timestep):
-        row = ["."] * (int(params.episode_length) + 1)
-        if when < len(row):
-            row[int(when)] = "B" if chain == int(params.mapping_seed) % len(params.reward_timestep) else "R"
-        letters.append("".join(row))
-    palette = {".": raster.WHITE, "R": raster.YELLOW, "B": raster.GREEN}
-    return raster.board(letters, palette, (max(int(state.context), 0), int(state.time)), size=8)
+        low, high = chains - chain - 0.9, chains - chain - 0.1
+        best = chain == int(params.mapping_seed) % chains
+        canvas.rectangle((0, low), (steps, high), raster.LIGHT)
+        canvas.rectangle((int(when), low), (int(when) + 1, high), raster.GREEN if best else raster.YELLOW)
+        if int(state.context) in (-1, chain):
+            canvas.rectangle((int(state.time), low), (int(state.time) + 1, high), raster.RED)
+    return canvas.pixels
 
 
 def check(params: Params) -> None:

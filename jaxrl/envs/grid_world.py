@@ -56,18 +56,16 @@ def reset(key: Array, params: Params) -> State:
 def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[State, Array, Array]:
     """One move; nothing ends."""
     del key
-    arrivals, kinds = _arrivals(params)
-    move = state.position * 4 + jnp.asarray(action, jnp.int32)
-    kind = jnp.asarray(kinds.ravel())[move]
+    arrival = jnp.asarray(_arrivals(params).ravel())[state.position * 4 + jnp.asarray(action, jnp.int32)]
+    kind = arrival % 4
     pays = [params.reward_off_grid, params.reward_a, params.reward_b]
     reward = jnp.select([kind == 1, kind == 2, kind == 3], pays, 0.0)
-    position = jnp.asarray(arrivals.ravel())[move]
-    return State(position, state.time), reward.astype(jnp.float32), jnp.zeros((), bool)
+    return State(arrival // 4, state.time), reward.astype(jnp.float32), jnp.zeros((), bool)
 
 
 def tabular(params: Params) -> TabularMDP:
     """The exact process of the cells."""
-    arrivals, kinds = _arrivals(params)
+    arrivals, kinds = np.divmod(_arrivals(params), 4)
     rewards = np.array([0.0, params.reward_off_grid, params.reward_a, params.reward_b])
     cells = len(arrivals)
     return TabularMDP(np.eye(cells)[arrivals], rewards[kinds], np.zeros(cells, bool), np.full(cells, 1 / cells))
@@ -145,21 +143,21 @@ def _letters(params: Params) -> list[str]:
     return ["".join(row) for row in letters]
 
 
-def _arrivals(params: Params) -> tuple[np.ndarray, np.ndarray]:
-    return _table(params.shape, params.a, params.a_prime, params.b, params.b_prime)
+def _arrivals(params: Params) -> np.ndarray:
+    return _table(params.shape, ((params.a, params.a_prime, 2), (params.b, params.b_prime, 3)))
 
 
 @functools.cache
-def _table(
-    shape: tuple[int, int], a: tuple[int, int], a_prime: tuple[int, int], b: tuple[int, int], b_prime: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """int32 [S, 4] twice: the next cell, and what the move was: 0 plain, 1 off the grid, 2 from A, 3 from B."""
-    arrivals, kinds = (np.zeros((shape[0] * shape[1], 4), np.int32) for _ in range(2))
-    jumps = {b: (b_prime, 3), a: (a_prime, 2)}
-    for cell, action in np.ndindex(arrivals.shape):
+def _table(shape: tuple[int, int], jumps: tuple[tuple[tuple[int, int], tuple[int, int], int], ...]) -> np.ndarray:
+    """int32 [S, 4]: 4 * next cell + what the move was: 0 plain, 1 off the grid, 2 from A, 3 from B."""
+    table = np.zeros((shape[0] * shape[1], 4), np.int32)
+    for cell, action in np.ndindex(table.shape):
         start = divmod(cell, shape[1])
         wanted = (start[0] + _MOVES[action][0], start[1] + _MOVES[action][1])
         inside = 0 <= wanted[0] < shape[0] and 0 <= wanted[1] < shape[1]
-        (row, column), kind = jumps.get(start, (wanted, 0) if inside else (start, 1))
-        arrivals[cell, action], kinds[cell, action] = row * shape[1] + column, kind
-    return arrivals, kinds
+        (row, column), kind = (wanted, 0) if inside else (start, 1)
+        for at, to, jump in jumps:
+            if start == at:
+                (row, column), kind = to, jump
+        table[cell, action] = (row * shape[1] + column) * 4 + kind
+    return table
