@@ -203,6 +203,7 @@ def watch(args: list[str]) -> int:
             policy, key_of = watching.at_random(chosen), partial(keys, seeds=1)
         else:
             plan, state = record.load(Path(what))
+            check_seeds(options.seed + options.episodes - 1, plan.seeds)
             policy, key_of = watching.trained(plan, state, asked.run.seed_index)
             chosen = plan.chosen
         play, screen = watching.player(chosen, policy), Screen()
@@ -211,16 +212,15 @@ def watch(args: list[str]) -> int:
         paint(first.state) if gif is None else watching.picture(chosen, first.state)  # what has no picture is refused
 
     seeds = range(options.seed, options.seed + options.episodes)
-    episodes = {f"episode {k} (seed {seed})": key_of(seed) for k, seed in enumerate(seeds, 1)}
+    moments = watching.episodes(play, key_of, seeds, options.max_steps)
     if gif is None:
-        watching.show(play, episodes, paint, screen, options.fps, options.max_steps)
+        watching.show(moments, options.episodes, paint, screen, options.fps)
         return 0
     frames = []
-    for name, key in episodes.items():
-        for moment in play(key, options.max_steps):
-            frames.append(watching.picture(chosen, moment.state))
-            if moment.end:
-                say(watching.ending(name, moment))
+    for name, moment in moments:
+        frames.append(watching.picture(chosen, moment.state))
+        if moment.end:
+            say(watching.ending(name, moment))
     say(f"wrote {gif}: {len(frames)} pictures, {size(pictures.animation(gif, frames, options.fps))}")
     return 0
 

@@ -19,6 +19,7 @@ class Screen:
         dumb = os.environ.get("TERM") == "dumb"
         self.live = sys.stdout.isatty() and not dumb
         self.colours = not (os.environ.get("NO_COLOR") or dumb)
+        self.blocks = self.colours and _encodes("\u2580")
         self._size = shutil.get_terminal_size()
         self._drawn = 0  # lines that the next picture takes the place of
 
@@ -60,6 +61,14 @@ class Screen:
             print(_SHOW, end="", flush=True)
             if mine:
                 signal.signal(signal.SIGTERM, before)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def uncoloured(text: str) -> str:

@@ -1,7 +1,7 @@
 """Episodes to look at: played one step at a time, shown in a terminal or kept as frames."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -130,26 +130,33 @@ def painter(chosen: Chosen, as_text: bool, columns: int, screen: Screen) -> Call
             text = chosen.env.render(state, chosen.params)
             return text if screen.colours else uncoloured(text)
         frame = picture(chosen, state)
-        draw = raster.shades if as_text or not screen.colours else raster.half_blocks
+        draw = raster.half_blocks if screen.blocks and not as_text else raster.shades
         return draw(frame, columns or screen.fit(*frame.shape[:2]))
 
     return paint
 
 
+def episodes(play: Play, key_of: Callable[[int], Array], seeds: range, most: int) -> Iterator[tuple[str, Moment]]:
+    """The moments of an episode for each seed, with the episode's name."""
+    for number, seed in enumerate(seeds, 1):
+        for moment in play(key_of(seed), most):
+            yield f"episode {number} (seed {seed})", moment
+
+
 def show(
-    play: Play, keys: dict[str, Array], paint: Callable[[PyTree], str], screen: Screen, fps: float, most: int
+    moments: Iterable[tuple[str, Moment]], count: int, paint: Callable[[PyTree], str], screen: Screen, fps: float
 ) -> None:
-    """Shows an episode for each named key at `fps` pictures a second, 0: as fast as it goes; then its return."""
+    """Shows `count` episodes at `fps` pictures a second, 0: as fast as it goes; after each its return."""
     with screen.held():
-        for left, (name, key) in zip(reversed(range(len(keys))), keys.items(), strict=True):
-            due = time.monotonic()
-            for moment in play(key, most):
-                screen.draw(paint(moment.state), f"{name}  {caption(moment)}")
-                if fps:
-                    due = max(due + 1 / fps, time.monotonic())
-                    time.sleep(max(due - time.monotonic(), 0) + (_PAUSE if moment.end and left else 0))
-                if moment.end:
-                    screen.say(ending(name, moment), keep=not left)
+        due = time.monotonic()
+        for name, moment in moments:
+            screen.draw(paint(moment.state), f"{name}  {caption(moment)}")
+            count -= bool(moment.end)
+            if fps:
+                due = max(due + 1 / fps, time.monotonic())
+                time.sleep(max(due - time.monotonic(), 0) + (_PAUSE if moment.end and count else 0))
+            if moment.end:
+                screen.say(ending(name, moment), keep=not count)
 
 
 def caption(moment: Moment) -> str:
