@@ -117,8 +117,8 @@ def observe(state: State, params: Params) -> Array:
     del params
     cells = jnp.stack([90 + state.paddle, 10 * state.y + state.x, state.trail])
     bricks = jnp.where((state.bricks & _PLACES) != 0, np.uint8(8), np.uint8(0))
-    layers = minatar.marks(cells, np.array([1, 2, 4], np.uint8)) | bricks[None]
-    return minatar.observation(minatar.merge(layers), len(CHANNELS))
+    code = minatar.merge(minatar.marks(cells, np.array([1, 2, 4], np.uint8))) | bricks
+    return minatar.observation(code, len(CHANNELS))
 
 
 def observation_space(params: Params) -> spaces.Box:

@@ -6,6 +6,7 @@ channels, else uint16). Two variants go by name: "published", the authors' rules
 episode after 1,000 steps and has no sticky actions.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,19 +58,34 @@ def marks(cells: Array, bits: ArrayLike) -> Array:
     return jnp.where(cells.astype(jnp.uint8)[:, None] == CELLS[None], bits[:, None], bits.dtype.type(0))
 
 
+def is_set(board: Sequence[Array]) -> Array:
+    """bool [100]: the cells of a board of bits, uint32 [] words as in `BOARD`."""
+    return functools.reduce(jnp.bitwise_or, [word & BOARD[i] for i, word in enumerate(board)]) != 0
+
+
 def merge(layers: Array) -> Array:
     """The code [100] of codes [K, 100] one over the other.
 
-    XLA fuses a reduction into no broadcast, so the code is computed once a cell instead of once a channel. Build
-    the layers by broadcasting, as `marks` does: a stack of finished ones compiles to a branch for every cell.
+    Build the layers by broadcasting, as `marks` does: a stack of finished ones compiles to a branch for every cell.
     """
     return lax.reduce(layers, layers.dtype.type(0), lax.bitwise_or, (0,))
 
 
 def observation(code: Array, channels: int) -> Array:
-    """bool [10, 10, channels] of a `code`; two planes, since on CPUs XLA vectorises a reduction but no short loop."""
-    bits = (1 << np.arange(channels)).astype(code.dtype)
-    return jnp.any((code[:, None, None] & np.stack([bits, 0 * bits])[None]) != 0, axis=1).reshape(10, 10, channels)
+    """bool [10, 10, channels] of a `code` [100].
+
+    On CPUs so short a last axis is slow to write. XLA computes a reduced operand of a broadcast once, not once
+    a channel; it vectorises a reduction over channels in fours; and copies a row of a table that has over 8 bytes.
+    """
+    code = merge(code[None] & np.array([[-1], [0]]).astype(code.dtype))
+    if channels % 4 == 0:
+        bits = (1 << np.arange(channels)).astype(code.dtype)
+        return jnp.any((code[:, None, None] & np.stack([bits, 0 * bits])[None]) != 0, axis=1).reshape(10, 10, channels)
+    if channels > 8:
+        table = (np.arange(1 << channels)[:, None] >> np.arange(channels) & 1).astype(bool)
+        return jnp.asarray(table).at[code.reshape(10, 10).astype(jnp.int32)].get(mode="promise_in_bounds")
+    shifts = np.arange(channels, dtype=code.dtype)[None, None]
+    return ((code.reshape(10, 10, 1) >> shifts) & 1).astype(bool)
 
 
 def filled(slots: Array) -> Array:
