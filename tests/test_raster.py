@@ -103,6 +103,14 @@ def test_a_polygon_by_brute_force():
     np.testing.assert_allclose(canvas.pixels[..., 0], 255 * (1 - mean), atol=0.51)
 
 
+def test_a_corner_on_a_row_of_samples_counts_once():
+    canvas = plane(4, 4)  # samples at odd eighths
+    canvas.polygon([(-0.9, 0.125), (0, 0.9), (0.9, 0.125), (0, -0.9)], INK)
+    kite = canvas.pixels[..., 0]
+    assert (kite[1] == [128, 0, 0, 128]).all()
+    np.testing.assert_array_equal(kite, kite[:, ::-1])
+
+
 def test_edges_are_smooth():
     canvas = plane(2, 2)
     canvas.rectangle((-1, -1), (-0.5, 1), INK)  # half of the pixels on the left
