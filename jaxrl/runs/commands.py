@@ -269,7 +269,8 @@ def _about(env_id: str) -> str:
     if module is not None and module.__name__.startswith("jaxrl.envs.") and not text.startswith(f"{env_id}:"):
         text = module.__doc__ or ""
     line = (text.strip().splitlines() or [""])[0]
-    return re.split(r", as gymnasium|\. |\.$", re.sub(r"^\S+: ", "", line))[0]
+    name, _, told = line.partition(": ")
+    return re.split(r", as gymnasium|\. |\.$", told if told and (env_id in name or " " not in name) else line)[0]
 
 
 def _changed(asked: Any, default: Any) -> dict[str, Any]:
