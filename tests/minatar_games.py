@@ -134,6 +134,8 @@ def column(record: Iterable[Move], name: str, dtype: Any = None) -> np.ndarray:
     return np.array([getattr(one, name) for one in record], dtype)
 
 
-def bits(board: np.ndarray) -> int:
-    """The cells of a 10 x 10 board that are not 0 as bits, cell 10 * row + column at its own place: up to 2**100."""
-    return sum(1 << int(cell) for cell in np.flatnonzero(board))
+def words(boards: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Boards [10, 10] as bits, four uint32 [moves]: three rows a word, cell c of a word as its bit c."""
+    cells = np.array([board != 0 for board in boards]).reshape(-1, 100)
+    starts = (0, 30, 60, 90)
+    return tuple((cells[:, i : i + 30] @ (1 << np.arange(min(30, 100 - i)))).astype(np.uint32) for i in starts)

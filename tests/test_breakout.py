@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from minatar_games import bits, column, play
+from minatar_games import column, play, words
 
 from jaxrl.envs import breakout
 from jaxrl.envs.breakout import State
@@ -14,8 +14,8 @@ GAME = "Breakout-MinAtar"
 def ours(attributes: list[dict], last_action: np.ndarray) -> State:
     """The package's states as ours, [moves]."""
     get = {name: np.array([one[name] for one in attributes], np.int32) for name in attributes[0] if name != "brick_map"}
-    bricks = [bits(one["brick_map"]) for one in attributes]
-    assert all(brick & ~(breakout.WALL << 10) == 0 for brick in bricks)
+    bricks, *elsewhere = words(np.roll(one["brick_map"], -1, axis=0) for one in attributes)
+    assert not np.any(elsewhere)
     return State(
         paddle=get["pos"],
         x=get["ball_x"],
@@ -23,7 +23,7 @@ def ours(attributes: list[dict], last_action: np.ndarray) -> State:
         right=(get["ball_dir"] == 1) | (get["ball_dir"] == 2),  # clockwise from up and left
         down=get["ball_dir"] >= 2,
         trail=10 * get["last_y"] + get["last_x"],
-        bricks=np.array([brick >> 10 for brick in bricks], np.uint32),
+        bricks=bricks,
         struck=get["strike"] == 1,
         last_action=np.asarray(last_action, np.int32),
         time=np.zeros(len(attributes), np.int32),
