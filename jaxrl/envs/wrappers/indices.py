@@ -55,7 +55,7 @@ def tile_coding(env: Any, tilings: int, bins: Any, bounds: Any = None) -> Wrappe
     """
     space = require_box("tile_coding", env, "observation")
     limits = finite_box("tile_coding", env, space, bounds)
-    checks.at_least("tilings", tilings, 1)
+    checks.at_least("tilings of tile_coding", tilings, 1)
     bins = counts("bins of tile_coding", bins, math.prod(space.shape))
     rows = _rows("tile_coding", tilings * math.prod(n + 1 for n in bins))
     return Wrapped(
