@@ -137,6 +137,22 @@ def test_steps_fit_the_exact_process(how):
     np.testing.assert_array_equal(np.stack(obs)[:, action == 0], np.stack([player, dealer, ace])[:, action == 0])
 
 
+def test_sticking_on_a_lost_hand_scores_nothing():
+    """As in gymnasium, which may be stepped after the end: a draw with a dealer who is bust, else a loss."""
+    theirs = gymnasium.make("Blackjack-v1").unwrapped
+    theirs.reset(seed=2)
+    env, params = jaxrl.make("Blackjack-v1")
+    state = State(jnp.int32(25), jnp.int32(6), jnp.int32(0), jnp.zeros((), bool), jnp.int32(3))
+    keys = jax.random.split(jaxrl.key(1), 2000)
+    reward = np.asarray(jax.jit(jax.vmap(env.step_env, (0, None, None, None)))(keys, state, 0, params)[2])
+    expected = []
+    for _ in range(2000):
+        theirs.player, theirs.dealer = [10, 9, 6], [6, theirs.np_random.integers(1, 11)]
+        expected.append(theirs.step(0)[1])
+    assert set(reward.tolist()) == set(expected) == {-1.0, 0.0}
+    assert abs((reward == 0).mean() - dealer_chances()[5, 0]) < 0.05
+
+
 def test_a_million_hands_of_the_dealer():
     """Rewards of standing pat with 20 against each card: win, draw and loss in the exact proportion."""
     env, params = jaxrl.make("Blackjack-v1")
@@ -207,7 +223,7 @@ def test_what_a_natural_pays(how, shown, payoffs):
     env, params = jaxrl.make("Blackjack-v1", **how)
     state = State(jnp.int32(21), jnp.int32(shown), jnp.int32(1), jnp.ones((), bool), jnp.int32(0))
     keys = jax.random.split(jaxrl.key(1), 2000)
-    reward = np.asarray(jax.vmap(env.step_env, (0, None, None, None))(keys, state, 0, params)[2])
+    reward = np.asarray(jax.jit(jax.vmap(env.step_env, (0, None, None, None)))(keys, state, 0, params)[2])
     assert set(reward.tolist()) == payoffs
     if shown == 10:  # sab: a draw with a natural alone; else with every 21
         draw = dealer_chances()[9, 6] + (0 if params.sab else dealer_chances()[9, 5])
@@ -258,6 +274,7 @@ def test_render_says_both_hands():
     assert env.render(State(21, 1, 1, True, 0), params) == "player 21 (natural)\ndealer shows ace"
     assert env.render(State(26, 3, 0, False, 0), params) == "player 26 (bust)\ndealer shows 3"
     assert env.render(State(16, 3, 0, False, 0), params) == "player 16 (hard)\ndealer shows 3"
+    assert env.frame(State(16, 3, 0, False, 0), params).dtype == np.uint8
 
 
 @pytest.mark.parametrize("x64", [False, True])

@@ -61,17 +61,18 @@ def test_steps_and_starts_have_the_tables_frequencies(make_key):
 def test_what_cannot_happen_is_never_drawn():
     """Chances that float32 cannot add up to 1, zeros at both ends and between, and u at either end of its range."""
     rng = np.random.default_rng(3)
-    draw = jax.jit(jax.vmap(jax.vmap(tabular._draw, (None, 0)), (0, None)))
-    for size in (1, 2, 3, 16, 101):
+    draw = jax.jit(jax.vmap(jax.vmap(tabular._draw, (None, 0))))
+    for size in (1, 3, 16, 101):
         chances = rng.random((300, size)) ** 8 * (rng.random((300, size)) < 0.4)
         chances[np.arange(300), rng.integers(size, size=300)] += 1e-3
         chances /= chances.sum(-1, keepdims=True)
+        chances[::2] *= 1 - 9e-7  # as much as is let pass
         cdf = jnp.asarray(tabular._cdf(chances), jnp.float32)
-        edges = np.concatenate([[0, 2.0**-23, 0.5, 1 - 2.0**-23], rng.random(50)]).astype(np.float32)
-        for u in (edges, np.unique(np.clip(np.asarray(cdf), 0, 1 - 2.0**-23))[:400]):
-            drawn = np.asarray(draw(cdf, jnp.asarray(u)))
-            assert drawn.min() >= 0 and drawn.max() < size
-            assert (np.take_along_axis(chances, drawn, 1) > 0).all()
+        edges = np.broadcast_to(np.float32([0, 2.0**-23, 0.5, 1 - 2.0**-23]), (300, 4))
+        ties = np.minimum(cdf, np.float32(1 - 2.0**-23))  # the largest that `uniform` gives
+        drawn = np.asarray(draw(cdf, jnp.asarray(np.concatenate([edges, ties], axis=1))))
+        assert drawn.min() >= 0 and drawn.max() < size
+        assert (np.take_along_axis(chances, drawn, 1) > 0).all()
 
 
 def test_frozen_lakes_table_behaves_as_frozen_lake():
@@ -149,14 +150,14 @@ def test_ends_start_over_and_the_limit_cuts():
     env = tabular_env(MDP, max_steps=3, name="Walk-v0")
     assert env.name == "Walk-v0"
     keys = jax.random.split(jaxrl.key(0), 500)
-    state = State(jnp.int32(2), jnp.int32(2))
-    obs, after, _, terminated, truncated, info = jax.vmap(env.step, (0, None, None))(keys, state, 1)
+    state = State(jnp.int32(6), jnp.int32(2))
+    assert 0.1 < MDP.P[6, 2][MDP.terminal].sum() < 0.9
+    obs, after, _, terminated, truncated, info = jax.vmap(env.step, (0, None, None))(keys, state, 2)
     np.testing.assert_array_equal(terminated, MDP.terminal[np.asarray(info["final_observation"])])
     assert truncated.all()
     assert not np.asarray(after.time).any()
     assert (MDP.start[np.asarray(obs)] > 0).all()
-    ended = np.asarray(terminated)
-    assert 0 < ended.mean() < 1 or not MDP.P[2, 1][MDP.terminal].any()
+    assert 0.1 < np.asarray(terminated).mean() < 0.9
 
 
 def test_starting_and_stepping_draw_apart():
@@ -195,6 +196,7 @@ def test_render_names_the_state():
     env = tabular_env(MDP)
     assert env.render(State(2, 5)) == "step 5  state 2 of 7"
     assert env.render(State(3, 6)) == "step 6  state 3 of 7, terminal"
+    assert env.frame(State(3, 6)).dtype == np.uint8
 
 
 def changed(**arrays):

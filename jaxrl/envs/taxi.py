@@ -79,7 +79,7 @@ def reset(key: Array, params: Params) -> State:
 def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[State, Array, Array]:
     """One move, pickup or drop-off: -1, 20 for the passenger delivered, -10 for picking up or dropping amiss."""
     action = direction = jnp.asarray(action, jnp.int32)
-    u = jax.random.uniform(key, (params.is_rainy + params.fickle_passenger,), jnp.float32)
+    u = jax.random.uniform(key, (2,), jnp.float32) if _splits(params) else jnp.zeros(2, jnp.float32)
     if params.is_rainy:
         side = (action < 2) * 2 + (u[0] >= (1.0 + params.rainy_probability) / 2.0)
         turns = (u[0] >= params.rainy_probability) & _leaves(state.cell, action)  # no drift against a wall
@@ -88,7 +88,7 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     destination, fickle = state.destination, state.fickle
     if params.fickle_passenger:
         changes = fickle & (state.passenger == _TAXI) & (cell != state.cell)
-        other = (destination + 1 + (u[-1] * 3).astype(jnp.int32)) % 4
+        other = (destination + 1 + (u[1] * 3).astype(jnp.int32)) % 4
         destination, fickle = jnp.where(changes, other, destination), fickle & ~changes
     return State(cell, passenger, destination, fickle, state.time), reward, delivered
 
