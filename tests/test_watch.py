@@ -20,6 +20,7 @@ from jaxrl.evaluate import evaluate
 from jaxrl.runs import pictures, record, watch
 from jaxrl.runs.cli import main
 from jaxrl.runs.plan import Chosen, choose, keys, prepare
+from jaxrl.runs.screen import Screen
 from jaxrl.types import Agent
 
 QUICK = ["--fps", "0", "--no-cache"]
@@ -257,6 +258,18 @@ def test_text_on_a_terminal_is_drawn_in_place(live, capsys):
     assert shown[0] == "....."
     assert shown[1].startswith("episode 1 (seed 0)  step 25  action")
     assert shown[2:] == ["episode 1 (seed 0): return 25 in 25 steps, cut", ""]
+
+
+def test_a_shorter_picture_leaves_nothing_of_the_last(live, capsys):
+    shown = Screen()
+    shown.draw("\x1b[41mwide and\nhigh\nand long", "a caption")
+    shown.draw("x\ny" + "z" * 30, "short")
+    first = capsys.readouterr().out
+    assert terminal(first, 12, 44) == ["x", "y" + "z" * 30, "short", ""]
+    shown.say("over", keep=False)
+    shown.draw("x", "y")
+    shown.say("below", keep=True)
+    assert terminal(first + capsys.readouterr().out, 12, 44) == ["over", "x", "y", "below", ""]
 
 
 class Clock:
