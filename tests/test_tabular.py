@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.envs import api, tabular
+from jaxrl.envs import api, tabular, wrappers
 from jaxrl.envs.api import TabularMDP
 from jaxrl.envs.tabular import State, tabular_env, tabular_mdp, tabular_params
 
@@ -120,13 +120,16 @@ def test_the_process_comes_back():
     np.testing.assert_array_equal(tabular_mdp(env).P == 0, MDP.P == 0)
     lake, params = jaxrl.make("FrozenLake-v1")
     np.testing.assert_array_equal(tabular_mdp(lake).P, lake.tabular_mdp(params).P)
+    scaled = tabular_mdp(wrappers.scale_reward(wrappers.time_limit(lake, 5), 2.0))
+    np.testing.assert_array_equal(scaled.R, 2 * lake.tabular_mdp(params).R)
     slippery = tabular_mdp(lake, params.replace(success_rate=0.5))
     np.testing.assert_array_equal(slippery.P, lake.tabular_mdp(params.replace(success_rate=0.5)).P)
 
 
 def test_environments_without_a_table_say_so():
-    for env in (jaxrl.make("CartPole-v1")[0], object()):
-        with pytest.raises(ValueError, match="has no exact transition table") as error:
+    cartpole, _ = jaxrl.make("CartPole-v1")
+    for env in (cartpole, wrappers.time_limit(cartpole, 5), object()):
+        with pytest.raises(ValueError, match="exact transition table") as error:
             tabular_mdp(env)
         assert "\n" not in str(error.value)
 
@@ -144,6 +147,9 @@ def test_a_process_of_its_own_in_every_environment():
         fits(np.bincount(info["final_observation"][i], minlength=7), mdp.P[2, 1], draws)
         np.testing.assert_array_equal(terminated[i], mdp.terminal[np.asarray(info["final_observation"][i])])
         np.testing.assert_allclose(reward[i], mdp.R[2, 1], rtol=1e-6)
+    rewards = np.asarray(jaxrl.rollout(env, params, None, jaxrl.key(0), 5, 30).trajectory.reward)
+    for i, mdp in enumerate(mdps):
+        assert np.isin(rewards[:, i], mdp.R.astype(np.float32)).all()
 
 
 def test_ends_start_over_and_the_limit_cuts():
