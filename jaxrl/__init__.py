@@ -5,7 +5,10 @@ from jaxrl.agents.dqn import dqn
 from jaxrl.agents.q_learning import q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa
 from jaxrl.buffers import prioritized, recent, uniform
+from jaxrl.envs import wrappers
+from jaxrl.envs.check import check_env
 from jaxrl.envs.registry import list_ids, make, register
+from jaxrl.envs.tabular import tabular_mdp
 from jaxrl.evaluate import evaluate
 from jaxrl.prng import key
 from jaxrl.train import LoopConfig, advance, make_run, vmap_run
@@ -17,6 +20,7 @@ from jaxrl.runs.library import load, train  # last: `jaxrl.train` is this functi
 __all__ = [
     "LoopConfig",
     "advance",
+    "check_env",
     "dqn",
     "evaluate",
     "expected_sarsa",
@@ -36,7 +40,9 @@ __all__ = [
     "rollout",
     "sarsa",
     "spaces",
+    "tabular_mdp",
     "train",
     "uniform",
     "vmap_run",
+    "wrappers",
 ]

@@ -35,6 +35,7 @@ THIRD_PARTY = {
     "gymnax": {"envs.gymnax"},
     "gymnasium": {"spaces"},
     "matplotlib": {"runs.plot"},
+    "PIL": {"runs.pictures"},
     "tyro": {"runs"},
     "rich": {"runs"},
     "safetensors": {"runs.checkpoint"},

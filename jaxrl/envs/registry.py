@@ -84,7 +84,7 @@ def make(env_id: str, **overrides: Any) -> tuple[Environment, Any]:
     `env.default_params` are the params returned; `signature(env_id)` lists the overrides. To vary a number
     over environments, vmap over `params` instead. ValueError: unknown id or override, bad value.
     """
-    factory = _find(env_id)
+    factory = find(env_id)
     known = _arguments(factory)
     chosen = {name: _value(env_id, name, overrides[name], known[name]) for name in overrides if name in known}
     env = factory(**chosen)
@@ -101,12 +101,13 @@ def make(env_id: str, **overrides: Any) -> tuple[Environment, Any]:
 
 def signature(env_id: str) -> dict[str, Override]:
     """The overrides that `make(env_id, ...)` takes. Raises ValueError for an unknown id."""
-    factory = _find(env_id)
+    factory = find(env_id)
     settings = _arguments(factory) | _fields(factory().default_params)
     return {name: Override(_type(default), default) for name, default in settings.items()}
 
 
-def _find(env_id: str) -> Callable[..., Any]:
+def find(env_id: str) -> Callable[..., Any]:
+    """The factory of an id. Raises ValueError that suggests the nearest."""
     if isinstance(env_id, str) and env_id.startswith(_GYMNAX):
         return gymnax.factory(env_id.removeprefix(_GYMNAX))
     if env_id not in _factories:

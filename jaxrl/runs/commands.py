@@ -264,7 +264,7 @@ def _about(env_id: str) -> str:
 
     from jaxrl.envs import registry
 
-    factory = registry._find(env_id)
+    factory = registry.find(env_id)
     text, module = factory.__doc__ or "", inspect.getmodule(factory)
     if module is not None and module.__name__.startswith("jaxrl.envs.") and not text.startswith(f"{env_id}:"):
         text = module.__doc__ or ""
