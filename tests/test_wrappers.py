@@ -519,6 +519,18 @@ def test_equal_wrappers_are_equal_and_compile_once():
     assert api.step._cache_size() == compiled
 
 
+def offset_reward(env, by):
+    return wrappers.Wrapped(env, offset_reward, (by,), reward_fn=wrappers.bind(jnp.add, by))
+
+
+def test_a_wrapper_of_ones_own():
+    env = offset_reward(wrappers.clip_reward(echo_env(spaces.Discrete(5))), 10.0).with_params(Params(4))
+    *_, reward, _, truncated, _, _ = walk(env, env.default_params, jnp.array([0, 3, 4, 0]))
+    np.testing.assert_array_equal(reward, [11, 10, 9, 11])
+    np.testing.assert_array_equal(truncated, [0, 0, 0, 1])
+    assert env == offset_reward(env.env, 10.0) != offset_reward(env.env, 11.0)
+
+
 def test_other_params_are_wrapped_anew():
     env = wrappers.clip_reward(wrappers.flatten(jaxrl.make("Corridor-v0")[0]))
     longer = env.with_params(jaxrl.make("Corridor-v0", length=17)[1])

@@ -72,6 +72,9 @@ class Wrapped:
 
     reset = api.reset
 
+    def __hash__(self) -> int:  # of what determines the rest: jit asks at every call
+        return hash((self.env, self.wrapper, self.settings))
+
     def step(self, key: Array, state: PyTree, action: ArrayLike, params: Any = None) -> Step:
         """`Environment.step`; with `checked` in it and plain arrays it raises ValueError where a check fails."""
         arguments = (key, state, action, params)
