@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.envs import cartpole
+from jaxrl.envs import cartpole, trig
 
 TIMELINE = Path(__file__).parents[2] / "shared" / "data" / "horizon_cartpole_timeline.json"
 TOLERANCE = {False: 1e-6, True: 1e-12}
@@ -129,7 +129,7 @@ def test_sine_and_cosine_hold_for_any_angle(x64):
     angles = np.concatenate([np.linspace(-7, 7, 20_001), np.linspace(-1e4, 1e4, 20_001)])
     with jax.enable_x64(x64):
         angles = angles.astype(np.float64 if x64 else np.float32)
-        sine, cosine = jax.jit(cartpole.sincos)(angles)
+        sine, cosine = jax.jit(trig.sincos)(angles)
     for got, expected in ((sine, np.sin(angles, dtype=float)), (cosine, np.cos(angles, dtype=float))):
         assert np.abs(np.asarray(got, float) - expected).max() <= (1e-15 if x64 else 3e-7)
 

@@ -15,13 +15,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks, spaces
+from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, never
+from jaxrl.envs.trig import sincos
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """Physics in SI units and radians; every field may be traced or vmapped."""
+    """Physics in SI units and radians; `kinematics_integrator` and `sutton_barto_reward` are static."""
 
     gravity: float = 9.8
     masscart: float = 1.0
@@ -31,6 +33,10 @@ class Params:
     tau: float = 0.02  # seconds a step
     theta_threshold_radians: float = 12 * 2 * math.pi / 360
     x_threshold: float = 2.4
+    kinematics_integrator: str = dataclasses.field(default="euler", metadata={"static": True})
+    sutton_barto_reward: bool = dataclasses.field(default=False, metadata={"static": True})  # -1 at the failure, else 0
+    reset_low: float = -0.05
+    reset_high: float = 0.05
     max_steps_in_episode: int = 500
 
     replace = dataclasses.replace
@@ -47,14 +53,13 @@ class State(NamedTuple):
 
 
 def reset(key: Array, params: Params) -> State:
-    """All four within 0.05 of rest."""
-    del params
-    start = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+    """All four uniform in `reset_low`..`reset_high`."""
+    start = jax.random.uniform(key, (4,), minval=params.reset_low, maxval=params.reset_high)
     return State(start[0], start[1], start[2], start[3], time=jnp.zeros((), jnp.int32))
 
 
 def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[State, Array, Array]:
-    """One Euler step of `tau` seconds; reward 1, also for the step that fails."""
+    """One Euler step of `tau` seconds; reward 1, also for the step that fails, or Sutton and Barto's 0 and -1."""
     del key
     x, x_dot, theta, theta_dot, time = state
     total_mass = params.masspole + params.masscart
@@ -68,12 +73,14 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     )
     xacc = temp - polemass_length * thetaacc * costheta / total_mass
 
-    x = x + params.tau * x_dot
-    x_dot = x_dot + params.tau * xacc
-    theta = theta + params.tau * theta_dot
-    theta_dot = theta_dot + params.tau * thetaacc
+    if params.kinematics_integrator == "euler":
+        x, theta = x + params.tau * x_dot, theta + params.tau * theta_dot
+    x_dot, theta_dot = x_dot + params.tau * xacc, theta_dot + params.tau * thetaacc
+    if params.kinematics_integrator != "euler":
+        x, theta = x + params.tau * x_dot, theta + params.tau * theta_dot
     terminated = (jnp.abs(x) > params.x_threshold) | (jnp.abs(theta) > params.theta_threshold_radians)
-    return State(x, x_dot, theta, theta_dot, time), jnp.ones((), jnp.float32), terminated
+    reward = -terminated.astype(jnp.float32) if params.sutton_barto_reward else jnp.ones((), jnp.float32)
+    return State(x, x_dot, theta, theta_dot, time), reward, terminated
 
 
 def observe(state: State, params: Params) -> Array:
@@ -82,10 +89,22 @@ def observe(state: State, params: Params) -> Array:
     return jnp.stack([state.x, state.x_dot, state.theta, state.theta_dot])
 
 
+def observe_positions(state: State, params: Params) -> Array:
+    """float [2]: x, theta."""
+    del params
+    return jnp.stack([state.x, state.theta])
+
+
 def observation_space(params: Params) -> spaces.Box:
     """Twice the thresholds, so that the observation that fails is inside."""
     high = np.array([params.x_threshold * 2, np.inf, params.theta_threshold_radians * 2, np.inf])
     return spaces.Box(-high, high, (4,), jax.dtypes.canonicalize_dtype(float))
+
+
+def positions_space(params: Params) -> spaces.Box:
+    """`observation_space` without the velocities."""
+    high = np.array([params.x_threshold * 2, params.theta_threshold_radians * 2])
+    return spaces.Box(-high, high, (2,), jax.dtypes.canonicalize_dtype(float))
 
 
 def action_space(params: Params) -> spaces.Discrete:
@@ -106,12 +125,28 @@ def render(state: State, params: Params) -> str:
     return f"{caption}\n{' ' * column}{pole}\n{'-' * column}\x1b[7m#\x1b[0m{'-' * (width - 1 - column)}"
 
 
+def frame(state: State, params: Params) -> np.ndarray:
+    """The cart on its track, which ends where the episode does, and the pole."""
+    edge, x, theta, length = (float(v) for v in (params.x_threshold, state.x, state.theta, 2 * params.length))
+    canvas = raster.Canvas(240, 160, (-1.05 * edge, 1.05 * edge), (-0.4 * edge, edge))
+    canvas.line((-edge, 0.0), (edge, 0.0), 0.01 * edge, raster.GREY)
+    canvas.rectangle((x - 0.1 * edge, -0.06 * edge), (x + 0.1 * edge, 0.06 * edge), raster.BLACK)
+    tip = (x + length * math.sin(theta), 0.03 * edge + length * math.cos(theta))
+    canvas.line((x, 0.03 * edge), tip, 0.04 * edge, raster.ORANGE)
+    canvas.circle((x, 0.03 * edge), 0.02 * edge, raster.BLUE)
+    return canvas.pixels
+
+
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     for name in ("masscart", "masspole", "length", "tau", "theta_threshold_radians", "x_threshold"):
         checks.in_range(name, getattr(params, name), 0, math.inf, open_low=True)
     for name in ("gravity", "force_mag"):
         checks.in_range(name, getattr(params, name), 0, math.inf)
+    checks.one_of("kinematics_integrator", params.kinematics_integrator, ("euler", "semi-implicit euler"))
+    checks.in_range("reset_low", params.reset_low, -math.inf, math.inf)
+    low = params.reset_low if checks.is_number(params.reset_low) else -math.inf
+    checks.in_range("reset_high", params.reset_high, low, math.inf)
     if checks.is_number(params.max_steps_in_episode):
         checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
@@ -127,40 +162,19 @@ def cartpole() -> PureEnvironment:
         observation_space_fn=observation_space,
         action_space_fn=action_space,
         render_fn=render,
+        frame_fn=frame,
         check_fn=check,
         splits_fn=never,  # the physics draws nothing
     )
 
 
-def sincos(theta: Array) -> tuple[Array, Array]:
-    """Sine and cosine; of float32 by polynomials, within 3e-7 for any angle up to 10,000 rad.
-
-    The library's cost more than the rest of the physics. The angle is first reduced to [-pi/2, pi/2], where
-    the polynomials hold, so no bound on it need be known: thresholds may be overridden or traced, and
-    `step` may start anywhere. float64 takes the library's.
-    """
-    theta = jnp.asarray(theta)
-    if theta.dtype != jnp.float32:
-        return jnp.sin(theta), jnp.cos(theta)
-    turns = jnp.round(theta * (1 / math.pi))  # half turns
-    angle = theta
-    for part in _PI_PARTS:
-        angle = angle - turns * part
-    sign = 1.0 - 2.0 * (turns - 2.0 * jnp.floor(turns * 0.5))  # -1 after an odd number of half turns
-    square = angle * angle
-    return sign * angle * _polynomial(_SIN, square), sign * _polynomial(_COS, square)
+def cartpole_v0() -> PureEnvironment:
+    """CartPole-v0: 200 steps."""
+    return dataclasses.replace(cartpole(), name="CartPole-v0", default_params=Params(max_steps_in_episode=200))
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
-    """Horner's rule, constant coefficient first."""
-    value = jnp.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
-
-
-# sin(a) / a and cos(a) in a^2, least squares on Chebyshev nodes of [0, (pi/2)^2]: off by at most 7e-8
-_SIN = (9.99999996e-01, -1.66666579e-01, 8.33304894e-03, -1.98089195e-04, 2.60487282e-06)
-_COS = (9.99999953e-01, -4.99999043e-01, 4.16635606e-02, -1.38535287e-03, 2.31499769e-05)
-# pi in parts of few bits, so that the product with a number of half turns is exact (Cody and Waite 1980)
-_PI_PARTS = (3.140625, 9.6702575683593750e-4, 6.278329465203569e-7)
+def position_only_cartpole() -> PureEnvironment:
+    """PositionOnlyCartPole-v1: the velocities are hidden, which asks for memory."""
+    return dataclasses.replace(
+        cartpole(), name="PositionOnlyCartPole-v1", observe_fn=observe_positions, observation_space_fn=positions_space
+    )
