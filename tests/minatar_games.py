@@ -7,8 +7,12 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import gymnax
+import jax
 import minatar
 import numpy as np
+
+import jaxrl
 
 
 class Draw(NamedTuple):
@@ -139,3 +143,48 @@ def words(boards: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
     cells = np.array([board != 0 for board in boards]).reshape(-1, 100)
     starts = (0, 30, 60, 90)
     return tuple((cells[:, i : i + 30] @ (1 << np.arange(min(30, 100 - i)))).astype(np.uint32) for i in starts)
+
+
+class Steps(NamedTuple):
+    """What `step` answered on the way, [steps, lanes]."""
+
+    observation: Any  # before any auto-reset
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+def beside_gymnax(
+    name: str,
+    lanes: int,
+    steps: int,
+    policy: Callable[[Any, Any], Any] | None = None,
+    begin: Callable[[Any, Any], Any] | None = None,
+) -> tuple[Steps, Steps, np.ndarray]:
+    """Our gymnax variant and gymnax's game under the same minimal actions; which steps are of the first episodes.
+
+    `policy(action, state)` may change a random action by our state; `begin(theirs, ours)` makes gymnax's first
+    state of ours, where the start is random.
+    """
+    env, params = jaxrl.make(name, variant="gymnax")
+    peer, peer_params = gymnax.make(name)
+    choose = policy or (lambda action, state: action)
+
+    def one(key: jax.Array) -> tuple[Steps, Steps]:
+        ours, theirs = env.reset(key, params)[1], peer.reset(key, peer_params)[1]
+
+        def both(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], tuple[Steps, Steps]]:
+            action = choose(jax.random.randint(key, (), 0, env.num_actions), carry[0])
+            _, ours, reward, *ends, info = env.step(key, carry[0], action, params)
+            answers = Steps(info["final_observation"], reward, *ends)
+            _, theirs, reward, *ends, info = peer.step(key, carry[1], action, peer_params)
+            return (ours, theirs), (answers, Steps(info["final_observation"] != 0, reward, *ends))
+
+        start = (ours, begin(theirs, ours) if begin else theirs)
+        return jax.lax.scan(both, start, jax.random.split(key, steps))[1]
+
+    # gymnax's games promote ranks and dtypes that the tests' settings refuse
+    with jax.numpy_rank_promotion("allow"):
+        ours, theirs = jax.jit(jax.vmap(one, out_axes=1))(jax.random.split(jaxrl.key(0), lanes))
+    over = np.asarray(theirs.terminated | theirs.truncated)
+    return ours, theirs, np.cumsum(over, 0) - over == 0

@@ -73,11 +73,13 @@ def reset(key: Array, params: Params) -> State:
 def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[State, Array, Array]:
     """One move of paddle and ball, by the action or, as chance has it, the last one again."""
     action = minatar.full(action, MINIMAL, params)
-    return play(state, minatar.sticky(minatar.word(key), action, state.last_action, params.sticky_action_prob))
+    action = minatar.sticky(minatar.word(key), action, state.last_action, params.sticky_action_prob)
+    return play(state, action, params)
 
 
-def play(state: State, action: Array) -> tuple[State, Array, Array]:
+def play(state: State, action: Array, params: Params) -> tuple[State, Array, Array]:
     """The move when `action`, of the six, is what is done."""
+    del params
     shift = (action == minatar.RIGHT).astype(jnp.int32) - (action == minatar.LEFT).astype(jnp.int32)
     paddle = jnp.clip(state.paddle + shift, 0, 9)
 
