@@ -141,7 +141,7 @@ def test_action_sets():
 def test_the_gymnax_variant_is_gymnaxs():
     def follow(action, state):
         towards = jnp.where(state.x < state.paddle, 1, jnp.where(state.x > state.paddle, 2, 0))
-        return jnp.where(state.down | (state.y < 6) | (state.time > 300), towards, action)
+        return jnp.where(state.down | (state.y < 6) | (state.time > 75), towards, action)
 
     def begin(theirs, ours):
         return theirs.replace(
