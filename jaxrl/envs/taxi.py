@@ -5,7 +5,8 @@ actions that change something.
 """
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,12 +67,12 @@ class State(NamedTuple):
 
 def reset(key: Array, params: Params) -> State:
     """Uniform over the 300 states in which the passenger waits elsewhere than at the destination."""
-    drawn = jax.random.bits(key, (1 + params.fickle_passenger,), jnp.uint32)
-    index = (drawn[0] % 300).astype(jnp.int32)
+    word = jax.random.bits(key, (), jnp.uint32)  # its remainder tells nothing of its size
+    index = (word % 300).astype(jnp.int32)
     passenger = index // 3 % 4
     fickle = jnp.zeros((), bool)
     if params.fickle_passenger:
-        fickle = (drawn[1] >> 8).astype(jnp.float32) * 2.0**-24 < params.fickle_probability
+        fickle = (word >> 8).astype(jnp.float32) * 2.0**-24 < params.fickle_probability
     time = jnp.zeros((), jnp.int32)
     return State(index // 12, passenger, (passenger + 1 + index % 3) % 4, fickle, time)
 
@@ -93,7 +94,7 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     return State(cell, passenger, destination, fickle, state.time), reward, delivered
 
 
-def _has(mask: int, cell: Array) -> Array:
+def _has(mask: int, cell: Any) -> Any:
     """Whether the bit of a cell is set."""
     return (mask >> cell) & 1 == 1
 
@@ -162,10 +163,16 @@ def observe(state: State, params: Params) -> Masked | Array:
     index = (state.cell * 5 + state.passenger) * 4 + state.destination
     if not params.action_mask:
         return index
-    moves = [_has(mask, state.cell) for mask in _OPEN]
-    picks = _at(state.cell, state.passenger)
-    drops = (state.passenger == _TAXI) & _has(_PLACES, state.cell)
-    return Masked(index, jnp.stack([*moves, picks, drops]))
+    return Masked(index, jnp.asarray(_masks())[index])  # to stack six answers would compute the state six times
+
+
+@functools.cache
+def _masks() -> np.ndarray:
+    """bool [500, 6]: which actions change the state of an index."""
+    cell, passenger = np.arange(500) // 20, np.arange(500) // 4 % 5
+    moves = [_has(mask, cell) for mask in _OPEN]
+    picks = cell == np.array([*_CELLS, -1])[passenger]
+    return np.stack([*moves, picks, (passenger == _TAXI) & _has(_PLACES, cell)], axis=1)
 
 
 def observation_space(params: Params) -> spaces.Discrete:
