@@ -301,6 +301,20 @@ def test_sticky_actions_repeat_what_was_executed():
         assert ((counts - expected) ** 2 / expected).sum() < 10.8  # chi-squared, 1 degree of freedom, p = 0.001
 
 
+def test_stickiness_has_a_key_of_its_own():
+    """What the environment draws in the same step is independent of it: chi-squared on the 2 x 2 table."""
+
+    def step(key, state, action, params):
+        return State(action, state.time), jax.random.uniform(key), jnp.zeros((), bool)
+
+    env = wrappers.sticky_action(echo_env(spaces.Discrete(2), step=step), 0.5)
+    state = env.step(jaxrl.key(0), env.reset(jaxrl.key(0))[1], 1)[1]
+    keys = jax.random.split(jaxrl.key(1), 10_000)
+    executed, _, reward, *_ = jax.vmap(env.step, (0, None, None))(keys, state, 0)
+    counts = np.array([np.sum((executed == i) & ((reward > 0.5) == j)) for i in (0, 1) for j in (0, 1)])
+    assert ((counts - 2500) ** 2 / 2500).sum() < 16.3  # 3 degrees of freedom, p = 0.001
+
+
 @pytest.mark.parametrize("prob", [0.0, 1.0])
 def test_certain_stickiness(prob):
     env = wrappers.sticky_action(echo_env(spaces.Box(-1.0, 1.0, (2,))), prob)
