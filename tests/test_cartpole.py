@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.envs import cartpole, trig
+from jaxrl.envs import cartpole
 
 TIMELINE = Path(__file__).parents[2] / "shared" / "data" / "horizon_cartpole_timeline.json"
 TOLERANCE = {False: 1e-6, True: 1e-12}
-FIELDS = ("x", "x_dot", "theta", "theta_dot")
+HEAVIER = {
+    "gravity": 12.0,
+    "masscart": 1.5,
+    "masspole": 0.3,
+    "length": 0.8,
+    "x_threshold": 2.0,
+    "kinematics_integrator": "semi-implicit euler",
+}
 
 
 def states_within(x: float, theta: float, number: int = 10_000) -> np.ndarray:
@@ -35,12 +42,14 @@ def step_ours(params, states, actions):
     return jnp.stack(after[:4], 1), obs, reward, terminated
 
 
-def step_gymnasium(states, actions, theta_threshold=None):
+def step_gymnasium(states, actions, sutton_barto_reward=False, **overrides):
     """The same by gymnasium, in float64."""
-    env = gymnasium.make("CartPole-v1").unwrapped
+    env = gymnasium.make("CartPole-v1", sutton_barto_reward=sutton_barto_reward).unwrapped
     env.reset()
-    if theta_threshold is not None:
-        env.theta_threshold_radians = theta_threshold
+    for name, value in overrides.items():
+        assert hasattr(env, name)
+        setattr(env, name, value)
+    env.total_mass, env.polemass_length = env.masspole + env.masscart, env.masspole * env.length
     after, rewards, ends = [], [], []
     for state, action in zip(states, actions, strict=True):
         env.state, env.steps_beyond_terminated = state, None
@@ -57,16 +66,18 @@ def assert_close(got, expected, tolerance):
 
 
 @pytest.mark.parametrize("x64", [False, True])
-@pytest.mark.parametrize("theta_threshold", [None, 1.0])
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"theta_threshold_radians": 1.0}, {"sutton_barto_reward": True, "force_mag": 12.0, "tau": 0.03}, HEAVIER],
+)
 @pytest.mark.parametrize("traced", [False, True])
-def test_steps_are_gymnasiums(x64, theta_threshold, traced):
-    overrides = {} if theta_threshold is None else {"theta_threshold_radians": theta_threshold}
+def test_steps_are_gymnasiums(x64, overrides, traced):
     _, params = jaxrl.make("CartPole-v1", **overrides)
     dtype = np.float64 if x64 else np.float32
     states = states_within(params.x_threshold, params.theta_threshold_radians).astype(dtype)
     states = np.nextafter(states, np.zeros_like(states))  # rounding may not put them outside
     actions = np.random.default_rng(6).integers(0, 2, len(states))
-    expected, reward, terminated = step_gymnasium(states.astype(np.float64), actions, theta_threshold)
+    expected, reward, terminated = step_gymnasium(states.astype(np.float64), actions, **overrides)
     with jax.enable_x64(x64):
         step = jax.jit(step_ours) if traced else step_ours
         got, obs, our_reward, our_terminated = step(params, states, actions)
@@ -124,37 +135,50 @@ def test_logged_transitions_replay(x64):
     assert len(rows) > 3000
 
 
-@pytest.mark.parametrize("x64", [False, True])
-def test_sine_and_cosine_hold_for_any_angle(x64):
-    angles = np.concatenate([np.linspace(-7, 7, 20_001), np.linspace(-1e4, 1e4, 20_001)])
-    with jax.enable_x64(x64):
-        angles = angles.astype(np.float64 if x64 else np.float32)
-        sine, cosine = jax.jit(trig.sincos)(angles)
-    for got, expected in ((sine, np.sin(angles, dtype=float)), (cosine, np.cos(angles, dtype=float))):
-        assert np.abs(np.asarray(got, float) - expected).max() <= (1e-15 if x64 else 3e-7)
-
-
-def test_starts_are_uniform_near_rest():
-    env, _ = jaxrl.make("CartPole-v1")
-    starts = np.asarray(jax.vmap(env.reset)(jax.random.split(jaxrl.key(0), 10_000))[0])
-    assert np.abs(starts).max() <= 0.05
-    histogram = np.stack([np.histogram(column, 10, (-0.05, 0.05))[0] for column in starts.T])
+@pytest.mark.parametrize("bounds", [(-0.05, 0.05), (-0.02, 0.2)])
+def test_starts_are_uniform(bounds):
+    env, params = jaxrl.make("CartPole-v1", reset_low=bounds[0], reset_high=bounds[1])
+    starts = np.asarray(jax.vmap(env.reset, (0, None))(jax.random.split(jaxrl.key(0), 10_000), params)[0])
+    histogram = np.stack([np.histogram(column, 10, bounds)[0] for column in starts.T])
+    assert (histogram.sum(1) == 10_000).all()
     assert ((histogram - 1000) ** 2 / 1000).sum(1).max() < 27.9  # chi-squared, 9 degrees of freedom, p = 0.001
     assert np.abs(np.corrcoef(starts.T) - np.eye(4)).max() < 0.05
+    theirs = [
+        gymnasium.make("CartPole-v1").reset(seed=i, options=dict(zip(("low", "high"), bounds)))[0] for i in (1, 2)
+    ]
+    assert (np.abs(np.array(theirs) - np.mean(bounds)) <= np.ptp(bounds) / 2).all()
 
 
 def test_params_may_be_vmapped():
-    """Domain randomisation: each lane has physics of its own."""
+    """Domain randomisation: 1,024 pole lengths are 1,024 single steps."""
     env, params = jaxrl.make("CartPole-v1")
-    lengths = jnp.array([0.5, 1.0, 2.0])
+    lengths = np.linspace(0.2, 2.0, 1024, dtype=np.float32)
     axes = jax.tree.map(lambda _: None, params).replace(length=0)
-    obs, state = env.reset(jaxrl.key(0))
+    _, state = env.reset(jaxrl.key(0))
     step = jax.vmap(env.step, (None, None, None, axes))
-    many = step(jaxrl.key(1), state, 1, params.replace(length=lengths))[0]
-    for i, length in enumerate(lengths):
-        one = env.step(jaxrl.key(1), state, 1, params.replace(length=length))[0]
-        np.testing.assert_allclose(many[i], one, rtol=1e-6)
-    assert len(set(np.asarray(many)[:, 3].tolist())) == 3
+    many = np.asarray(step(jaxrl.key(1), state, 1, params.replace(length=jnp.asarray(lengths)))[0])
+    ones = [env.step(jaxrl.key(1), state, 1, params.replace(length=length))[0] for length in lengths]
+    np.testing.assert_allclose(many, np.array(ones), rtol=1e-6, atol=1e-7)
+    assert len(np.unique(many[:, 3])) > 1000
+
+
+def test_the_old_id_is_cut_at_200_and_hidden_velocities_are_hidden():
+    for env_id in ("CartPole-v0", "CartPole-v1"):
+        env, params = jaxrl.make(env_id)
+        assert env.name == env_id
+        assert params.max_steps_in_episode == gymnasium.spec(env_id).max_episode_steps
+    env, params = jaxrl.make("PositionOnlyCartPole-v1")
+    full, _ = jaxrl.make("CartPole-v1")
+    assert (env.name, params) == ("PositionOnlyCartPole-v1", full.default_params)
+    obs, state = env.reset(jaxrl.key(0))
+    for time in range(12):
+        space = env.observation_space(params)
+        assert (space.shape, obs.shape, bool(space.contains(obs))) == ((2,), (2,), True)
+        np.testing.assert_array_equal(obs, full.get_obs(state)[::2])
+        their_obs, their_state, *_ = full.step(jaxrl.key(time), state, 1)
+        obs, state, *_ = env.step(jaxrl.key(time), state, 1)
+        np.testing.assert_allclose(obs, their_obs[::2], rtol=1e-6)
+        np.testing.assert_allclose(tuple(state), tuple(their_state), rtol=1e-6)
 
 
 def test_observation_space_holds_what_failed():
@@ -174,12 +198,25 @@ def test_render_shows_the_cart():
     assert track == "-" * 60 + "\x1b[7m#\x1b[0m"
 
 
+def test_frame_mirrors_what_is_mirrored():
+    env, params = jaxrl.make("CartPole-v1")
+    state = cartpole.State(x=1.1, x_dot=0.0, theta=0.15, theta_dot=0.0, time=3)
+    picture = env.frame(state)
+    assert (picture.shape, picture.dtype) == ((160, 240, 3), np.uint8)
+    np.testing.assert_array_equal(env.frame(state._replace(x=-1.1, theta=-0.15)), picture[:, ::-1])
+    cart = np.nonzero((picture == np.array([24, 24, 27])).all(-1))[1]
+    assert abs(cart.mean() / 240 * 2 * 1.05 * 2.4 - 1.05 * 2.4 - 1.1) < 0.05
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"masspole": 0.0}, "masspole is 0.0"),
         ({"tau": -0.02}, "tau is -0.02"),
         ({"gravity": float("nan")}, "gravity of CartPole-v1 is nan"),
+        ({"reset_low": 0.1}, "reset_high is 0.05"),
+        ({"kinematics_integrator": "eular"}, "did you mean 'euler'"),
+        ({"sutton_barto_reward": 1}, "of type bool"),
         ({"max_steps_in_episode": 0}, "at least 1"),
         ({"max_steps_in_episode": 10.5}, "of type int"),
         ({"length": "long"}, "of type float"),

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment
-from jaxrl.envs.trig import sincos, wrap
+from jaxrl.envs.trig import select_stack, sincos, wrap
 
 
 @jax.tree_util.register_dataclass
@@ -92,7 +92,7 @@ def observe(state: State, params: Params) -> Array:
     """float [6]: cosine and sine of both angles, both speeds."""
     del params
     (sin1, cos1), (sin2, cos2) = sincos(state.theta1), sincos(state.theta2)
-    return jnp.stack([cos1, sin1, cos2, sin2, state.dtheta1, state.dtheta2])
+    return select_stack((cos1, sin1, cos2, sin2, state.dtheta1, state.dtheta2))
 
 
 def observation_space(params: Params) -> spaces.Box:
@@ -179,8 +179,9 @@ def _derivatives(y: _Four, torque: ArrayLike, params: Params) -> _Four:
     phi2 = m2 * lc2 * g * (sin1 * cos2 + cos1 * sin2)
     swing = m2 * l1 * lc2 * sin2
     phi1 = (m1 * lc1 + m2 * l1) * g * sin1 + phi2 - swing * dtheta2 * (dtheta2 + 2 * dtheta1)
-    push = torque + d2 / d1 * phi1 - phi2
+    ratio = d2 / d1
+    push = torque + ratio * phi1 - phi2
     if params.book_or_nips == "book":
         push = push - swing * jnp.square(dtheta1)
-    ddtheta2 = push / (m2 * lc2**2 + moi - d2**2 / d1)
-    return dtheta1, dtheta2, -(d2 * ddtheta2 + phi1) / d1, ddtheta2
+    ddtheta2 = push / (m2 * lc2**2 + moi - d2 * ratio)
+    return dtheta1, dtheta2, -(ratio * ddtheta2 + phi1 / d1), ddtheta2

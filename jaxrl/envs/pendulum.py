@@ -30,7 +30,7 @@ class Params:
     dt: float = 0.05  # seconds a step
     g: float = 10.0
     m: float = 1.0
-    l: float = 1.0
+    l: float = 1.0  # noqa: E741  gymnasium's name
     x_init: float = math.pi  # a start's largest angle
     y_init: float = 1.0  # and its largest speed
     max_steps_in_episode: int = 200
@@ -56,10 +56,11 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     """One step of `dt` seconds; reward minus the squares of angle, speed and torque before it. Never terminates."""
     del key
     theta, theta_dot, time = state
-    g, m, l, dt = params.g, params.m, params.l, params.dt
+    dt = params.dt
     u = jnp.clip(jnp.reshape(jnp.asarray(action), ()), -params.max_torque, params.max_torque)
     costs = jnp.square(wrap(theta)) + 0.1 * jnp.square(theta_dot) + 0.001 * jnp.square(u)
-    theta_dot = theta_dot + (3 * g / (2 * l) * sincos(theta)[0] + 3.0 / (m * l**2) * u) * dt
+    pull = 3 * params.g / (2 * params.l)
+    theta_dot = theta_dot + (pull * sincos(theta)[0] + 3.0 / (params.m * params.l**2) * u) * dt
     theta_dot = jnp.clip(theta_dot, -params.max_speed, params.max_speed)
     state = State(theta + theta_dot * dt, theta_dot, time)
     return state, -costs.astype(jnp.float32), jnp.zeros((), bool)

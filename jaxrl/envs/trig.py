@@ -55,8 +55,8 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     return value
 
 
-# sin(a) / a and cos(a) in a^2, minimax on [0, (pi/2)^2]: off by 1e-7. The sine leans low, so that rounding cannot take it
-# beyond 1
+# sin(a) / a and cos(a) in a^2, minimax on [0, (pi/2)^2]: off by 1e-7. The sine leans low, so that rounding
+# cannot take it beyond 1
 _SIN = (1.0, -0.166666571, 0.00833301667, -0.000198072115, 2.60084408e-06)
 _COS = (1.0, -0.499999323, 0.0416639895, -0.00138559272, 2.31943861e-05)
 # pi in parts of few bits, so that the product with a number of half turns is exact (Cody and Waite 1980)
