@@ -94,27 +94,28 @@ def play(state: State, action: Array, spawn: Spawn, params: Params) -> tuple[Sta
     move_interval = jnp.maximum(params.init_move_interval - (rises >> 1), 1)
 
     free = minatar.ONES ^ minatar.filled(state.columns)
+    at_rank = free & ~minatar.filled(_running_sums(free) ^ (spawn.rank + 1) * minatar.ONES)
     spawns = state.spawn_timer == 0
-    slot = jnp.where(
-        spawns, free & ~minatar.filled(_running_sums(free) ^ (spawn.rank + 1) * minatar.ONES), jnp.uint32(0)
-    )
+    slot = jnp.where(spawns, at_rank, jnp.uint32(0))
     columns = state.columns | slot * jnp.where(spawn.right, jnp.uint32(1), jnp.uint32(10))
     right = jnp.where(spawn.right, state.right | slot, state.right & ~slot)
     gold = jnp.where(spawn.gold, state.gold | slot, state.gold & ~slot)
 
-    left, up, to_the_right, down = ((action == one).astype(jnp.int32) for one in MINIMAL[1:])
-    x = jnp.clip(state.x + to_the_right - left, 0, 9)
+    to_left, up, to_right, down = ((action == one).astype(jnp.int32) for one in MINIMAL[1:])
+    x = jnp.clip(state.x + to_right - to_left, 0, 9)
     y = jnp.clip(state.y + down - up, 1, 8)
     place = jnp.uint32(1) << (4 * (y - 1)).astype(jnp.uint32)
     player = place * (x + 1).astype(jnp.uint32)
     pays = (gold & place) != 0
 
+    def meet(columns: Array) -> tuple[Array, Array]:
+        met = (columns & place * 15) == player
+        return met, jnp.where(met & pays, columns & ~player, columns)
+
     moves = state.move_timer == 0
-    met = (columns & place * 15) == player
-    columns = jnp.where(met & pays, columns & ~player, columns)
-    moved = _move(columns, right)
-    met_again = moves & ((moved & place * 15) == player)
-    moved = jnp.where(met_again & pays, moved & ~player, moved)
+    met, columns = meet(columns)
+    met_moved, moved = meet(_move(columns, right))
+    met = met | (moves & met_moved)
 
     after = State(
         x=x,
@@ -127,16 +128,15 @@ def play(state: State, action: Array, spawn: Spawn, params: Params) -> tuple[Sta
         last_action=action,
         time=state.time,
     )
-    return after, ((met | met_again) & pays).astype(jnp.float32), (met | met_again) & ~pays
+    return after, (met & pays).astype(jnp.float32), met & ~pays
 
 
 def observe(state: State, params: Params) -> Array:
     """bool [10, 10, 4]: player, enemies, the cells that things leave behind them, gold."""
     del params
-    column, right, gold = (word >> minatar.SLOTS & 15 for word in (state.columns, state.right, state.gold))
-    player = jnp.where(state.y == minatar.ROWS, state.x + 1, 0).astype(jnp.uint32)
-    look = 11 * (column << 2 | right << 1 | gold) + player
-    return minatar.rows_of(LOOKS, jnp.where((minatar.ROWS > 0) & (minatar.ROWS < 9), look, 0))
+    player = jnp.where(state.y == minatar.ROWS, 44 * (state.x + 1), 0).astype(jnp.uint32)
+    thing = minatar.slots(state.columns) << 2 | minatar.slots(state.right << 1 | state.gold)
+    return minatar.rows_of(LOOKS, player + thing)
 
 
 def observation_space(params: Params) -> spaces.Box:
@@ -152,7 +152,7 @@ def action_space(params: Params) -> spaces.Discrete:
 
 def render(state: State, params: Params) -> str:
     """The cells: P player, E enemies, G gold, - behind things."""
-    return minatar.text(observe(state, params)[..., np.array([0, 1, 3, 2])], "PEG-")
+    return minatar.text(observe(state, params), "PE-G")
 
 
 def frame(state: State, params: Params) -> np.ndarray:
@@ -186,15 +186,15 @@ def asterix(variant: str = "published") -> PureEnvironment:
 
 
 def _looks() -> np.ndarray:
-    """bool [44 * 11, 10, 4]: a row with nothing or a thing in each column, with no player or one in each column."""
-    looks = np.zeros((11, 2, 2, 11, 10, 4), bool)
+    """bool [11 * 44, 10, 4]: a row with no player or one in each column, with nothing or a thing in each column."""
+    looks = np.zeros((11, 11, 2, 2, 10, 4), bool)
     for column in range(10):
-        looks[:, :, :, column + 1, column, 0] = True
+        looks[column + 1, :, :, :, column, 0] = True
         for right in range(2):
-            looks[column + 1, right, 0, :, column, 1] = looks[column + 1, right, 1, :, column, 3] = True
+            looks[:, column + 1, right, 0, column, 1] = looks[:, column + 1, right, 1, column, 3] = True
             behind = column + 1 - 2 * right
             if 0 <= behind < 10:
-                looks[column + 1, right, :, :, behind, 2] = True
+                looks[:, column + 1, right, :, behind, 2] = True
     return looks.reshape(-1, 10, 4)
 
 

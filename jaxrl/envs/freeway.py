@@ -111,9 +111,8 @@ def traffic(words: Array) -> Array:
 def observe(state: State, params: Params) -> Array:
     """bool [10, 10, 7]: chicken, cars, and behind each car a mark in the channel of its speed, 1 the fastest."""
     del params
-    column, car = (word >> minatar.SLOTS & 15 for word in (state.columns, state.cars))
-    car = jnp.where((minatar.ROWS > 0) & (minatar.ROWS < 9), column << 4 | car, 0)
-    return minatar.rows_of(LOOKS, car << 1 | (state.y == minatar.ROWS).astype(jnp.uint32))
+    chicken = jnp.where(state.y == minatar.ROWS, jnp.uint32(256), jnp.uint32(0))
+    return minatar.rows_of(LOOKS, chicken | minatar.slots(state.columns) << 4 | minatar.slots(state.cars))
 
 
 def observation_space(params: Params) -> spaces.Box:
@@ -164,14 +163,14 @@ def freeway(variant: str = "published") -> PureEnvironment:
 
 
 def _looks() -> np.ndarray:
-    """bool [11 * 16 * 2, 10, 7]: a row without a car or with each in each column, without and with the chicken."""
-    looks = np.zeros((11, 16, 2, 10, len(CHANNELS)), bool)
-    looks[:, :, 1, COLUMN, 0] = True
+    """bool [2 * 256, 10, 7]: a row without and with the chicken, without a car and with each in each column."""
+    looks = np.zeros((2, 16, 16, 10, len(CHANNELS)), bool)
+    looks[1, :, :, COLUMN, 0] = True
     for column in range(10):
-        looks[column + 1, :, :, column, 1] = True
+        looks[:, column + 1, :, column, 1] = True
         for speed in range(1, 6):
-            looks[column + 1, speed, :, (column + 1) % 10, 1 + speed] = True
-            looks[column + 1, speed + 8, :, (column - 1) % 10, 1 + speed] = True
+            looks[:, column + 1, speed, (column + 1) % 10, 1 + speed] = True
+            looks[:, column + 1, speed + 8, (column - 1) % 10, 1 + speed] = True
     return looks.reshape(-1, 10, len(CHANNELS))
 
 

@@ -25,11 +25,11 @@ CELLS = np.arange(100, dtype=np.uint8)
 # uint32 [4, 100]: a board of bits in four words, three rows each, has cell c in word c // 30 as bit c % 30
 BOARD = np.where(CELLS // 30 == np.arange(4)[:, None], np.uint32(1) << (CELLS % 30), 0).astype(np.uint32)
 
-ONES = np.uint32(
-    0x11111111
-)  # eight slots of four bits, 1 in each: a game with eight rows keeps a number of each in one word
+# a game with eight rows keeps a number below 16 for each in one uint32: row 1..8 has slot row - 1, bits 4 * slot and up
+ONES = np.uint32(0x11111111)
 ROWS = np.arange(10)
-SLOTS = (4 * (ROWS - 1) % 32).astype(np.uint32)  # where the slot of a row 1..8 begins
+SLOTS = (4 * (ROWS - 1) % 32).astype(np.uint32)  # where the slot of a row begins
+SLOT = np.where((ROWS > 0) & (ROWS < 9), 15, 0).astype(np.uint32)  # what to keep of it: nothing of rows 0 and 9
 
 
 def sticky(word: Array, action: ArrayLike, last: Array, probability: ArrayLike) -> Array:
@@ -92,6 +92,11 @@ def filled(slots: Array) -> Array:
     """1 in each of a word's slots that is not 0, uint32."""
     pairs = slots | slots >> 2
     return (pairs | pairs >> 1) & ONES
+
+
+def slots(word: Array) -> Array:
+    """uint32 [10]: the number in each row's slot, 0 in rows 0 and 9."""
+    return word >> SLOTS & SLOT
 
 
 def rows_of(looks: np.ndarray, look: Array) -> Array:
