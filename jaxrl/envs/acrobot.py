@@ -65,7 +65,7 @@ def reset(key: Array, params: Params) -> State:
 def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[State, Array, Array]:
     """One step of `dt` seconds; reward -1, and 0 when the tip is above the line."""
     action = jnp.asarray(action)
-    torque: ArrayLike = params.avail_torque[0]
+    torque = jnp.asarray(params.avail_torque[0])
     for i, choice in enumerate(params.avail_torque[1:], 1):
         torque = jnp.where(action == i, choice, torque)
     if params.torque_noise_max > 0:
@@ -160,15 +160,14 @@ def _noisy(params: Params) -> bool:
     return params.torque_noise_max > 0
 
 
-_Four = tuple[Array, Array, Array, Array]  # theta1, theta2, dtheta1, dtheta2, or their derivatives
+_Four = tuple[Array, ...]  # theta1, theta2, dtheta1, dtheta2, or their derivatives
 
 
 def _ahead(y: _Four, dt: ArrayLike, slopes: _Four) -> _Four:
-    theta1, theta2, dtheta1, dtheta2 = (value + dt * slope for value, slope in zip(y, slopes, strict=True))
-    return theta1, theta2, dtheta1, dtheta2
+    return tuple(value + dt * slope for value, slope in zip(y, slopes, strict=True))
 
 
-def _derivatives(y: _Four, torque: ArrayLike, params: Params) -> _Four:
+def _derivatives(y: _Four, torque: Array, params: Params) -> _Four:
     """The equations of motion of Sutton and Barto's book, or of the paper."""
     theta1, theta2, dtheta1, dtheta2 = y
     m1, m2, l1, moi, g = params.link_mass_1, params.link_mass_2, params.link_length_1, params.link_moi, params.gravity
