@@ -590,19 +590,19 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("action", "message"), MISTAKES)
-def test_checked_mistakes_are_named(action, message):
+def test_checked_mistakes_are_named():
     env = wrappers.time_limit(wrappers.checked(nan_env()), 4)
     state = env.reset(jaxrl.key(0))[1]
-    with pytest.raises(ValueError, match=message):
-        env.step(jaxrl.key(0), state, action)
-    with pytest.raises(ValueError, match=message):
-        checkify.checkify(env.step)(jaxrl.key(0), state, action, Params())[0].throw()
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
     keys = jax.random.split(jaxrl.key(0), 3)
-    many = jax.jit(checkify.checkify(jax.vmap(env.step)))
-    with pytest.raises(ValueError, match=message):
-        many(keys, states, jnp.array([0, action, 0]))[0].throw()
+    one, many = jax.jit(checkify.checkify(env.step)), jax.jit(checkify.checkify(jax.vmap(env.step)))
+    for action, message in MISTAKES:
+        with pytest.raises(ValueError, match=message):
+            env.step(jaxrl.key(0), state, action)
+        with pytest.raises(ValueError, match=message):
+            one(jaxrl.key(0), state, action, Params())[0].throw()
+        with pytest.raises(ValueError, match=message):
+            many(keys, states, jnp.array([0, action, 0]))[0].throw()
     error, out = many(keys, states, jnp.zeros(3, jnp.int32))
     error.throw()
     np.testing.assert_array_equal(out[1].memory, 1)
