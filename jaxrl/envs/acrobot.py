@@ -80,12 +80,12 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
     slopes = tuple(a + 2 * b + 2 * c + d for a, b, c, d in zip(k1, k2, k3, k4, strict=True))
     theta1, theta2, dtheta1, dtheta2 = _ahead(y0, dt / 6.0, slopes)
 
-    theta1, theta2 = wrap(theta1), wrap(theta2)
     dtheta1 = jnp.clip(dtheta1, -params.max_vel_1, params.max_vel_1)
     dtheta2 = jnp.clip(dtheta2, -params.max_vel_2, params.max_vel_2)
     (sin1, cos1), (sin2, cos2) = sincos(theta1), sincos(theta2)
     terminated = -cos1 - (cos1 * cos2 - sin1 * sin2) > 1.0
-    return State(theta1, theta2, dtheta1, dtheta2, state.time), terminated.astype(jnp.float32) - 1.0, terminated
+    state = State(wrap(theta1), wrap(theta2), dtheta1, dtheta2, state.time)
+    return state, terminated.astype(jnp.float32) - 1.0, terminated
 
 
 def observe(state: State, params: Params) -> Array:
