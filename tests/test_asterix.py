@@ -115,6 +115,28 @@ def test_moves_are_the_packages(record):
     assert full.sum() > 10
 
 
+def test_whole_episodes_are_the_packages(record):
+    """From our own starts by our own states, the clock kept as the engine keeps it."""
+    moves = record[:16_000]
+    begins = np.array([True, *(move.terminated for move in moves[:-1])])
+    begins[10_000] = True
+
+    def body(state, given):
+        begins, done, spawn = given
+        fresh = asterix.reset(jaxrl.key(0), Params())
+        state = jax.tree.map(lambda new, old: jnp.where(begins, new, old), fresh, state)
+        state, reward, terminated = asterix.play(state, done, spawn, Params())
+        state = state._replace(time=state.time + 1)
+        return state, (asterix.observe(state, Params()), reward, terminated)
+
+    given = (begins, column(moves, "done", np.int32), spawns(moves))
+    start = asterix.reset(jaxrl.key(0), Params())
+    got = jax.jit(lambda given: jax.lax.scan(body, start, given)[1])(given)
+    for ours_, name in zip(got, ("observation", "reward", "terminated"), strict=True):
+        np.testing.assert_array_equal(ours_, column(moves, name), name)
+    assert max(move.after["ramp_index"] for move in moves) >= 2
+
+
 @pytest.mark.parametrize("ramping", [True, False])
 def test_difficulty_rises_with_time_as_in_the_package(ramping):
     """The player's row is kept clear, for so long that the difficulty is at its top."""
@@ -196,6 +218,16 @@ def test_action_sets_and_spaces():
     after = every.step(jaxrl.key(9), state, minatar.FIRE, all_params.replace(sticky_action_prob=0.0))[1]
     assert (after.x, after.y, after.last_action) == (5, 5, minatar.FIRE)
     assert env.observation_space(params).contains(env.reset(jaxrl.key(0))[0])
+
+
+def test_x64_changes_no_dtype():
+    env, params = jaxrl.make(GAME)
+    with jax.enable_x64(True):
+        state = env.reset(jaxrl.key(0))[1]
+        obs, after, reward, *_ = env.step(jaxrl.key(0), state, 1, params)
+    dtypes = ["int32"] * 2 + ["uint32"] * 3 + ["int32"] * 4
+    assert [leaf.dtype for leaf in state] == [leaf.dtype for leaf in after] == dtypes
+    assert (obs.dtype, reward.dtype) == (bool, np.float32)
 
 
 def test_variants_differ_in_limit_and_stickiness():

@@ -200,6 +200,16 @@ def test_action_sets_and_spaces():
     assert env.observation_space(params).contains(obs)
 
 
+def test_x64_changes_no_dtype():
+    env, params = jaxrl.make(GAME)
+    with jax.enable_x64(True):
+        state = env.reset(jaxrl.key(0))[1]
+        obs, after, reward, *_ = env.step(jaxrl.key(0), state, 1, params)
+    dtypes = ["int32"] * 2 + ["uint32"] * 3 + ["int32"] * 2
+    assert [leaf.dtype for leaf in state] == [leaf.dtype for leaf in after] == dtypes
+    assert (obs.dtype, reward.dtype) == (bool, np.float32)
+
+
 def test_variants_differ_in_limit_and_stickiness():
     assert jaxrl.make(GAME)[1] == Params()
     _, params = jaxrl.make(GAME, variant="gymnax")

@@ -27,13 +27,16 @@ BOARD = np.where(CELLS // 30 == np.arange(4)[:, None], np.uint32(1) << (CELLS % 
 
 # a game with eight rows keeps a number below 16 for each in one uint32: row 1..8 has slot row - 1, bits 4 * slot and up
 ONES = np.uint32(0x11111111)
-ROWS = np.arange(10)
+ROWS = np.arange(10, dtype=np.int32)
 SLOTS = (4 * (ROWS - 1) % 32).astype(np.uint32)  # where the slot of a row begins
 SLOT = np.where((ROWS > 0) & (ROWS < 9), 15, 0).astype(np.uint32)  # what to keep of it: nothing of rows 0 and 9
 
 
 def sticky(word: Array, action: ArrayLike, last: Array, probability: ArrayLike) -> Array:
-    """The action done: with `probability` the last one again. Takes the upper 24 of the random `word`'s 32 bits."""
+    """The action done: with `probability` the last one again. Takes the upper 24 of the random `word`'s 32 bits.
+
+    An episode begins with `NOTHING` as the last one; the authors' object carries it over from the episode before.
+    """
     u = (word >> 8).astype(jnp.int32).astype(jnp.float32) * np.float32(2**-24)
     return jnp.where(u < probability, last, action).astype(jnp.int32)
 
