@@ -159,6 +159,16 @@ def test_sticking_and_action_sets():
         np.testing.assert_array_equal(state.last_action, np.where(state.cannon == 4, minatar.LEFT, minatar.RIGHT))
 
 
+def test_x64_changes_no_dtype():
+    env, params = jaxrl.make(GAME)
+    types = []
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            state = env.reset(jaxrl.key(0), params)[1]
+            types.append(jax.tree.map(lambda leaf: leaf.dtype, env.step(jaxrl.key(0), state, 1, params)))
+    assert types[0] == types[1]
+
+
 def test_pictures():
     env, params = jaxrl.make(GAME)
     bullet, bomb = (words([np.arange(100).reshape(10, 10) == cell]) for cell in (62, 85))

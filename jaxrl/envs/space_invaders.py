@@ -93,17 +93,14 @@ def play(state: State, action: Array, params: Params) -> tuple[State, Array, Arr
     """The step when `action`, of the six, is what is done."""
     fires = (action == FIRE) & (state.shot_timer == 0)
     shot_timer = jnp.where(fires, params.shot_cool_down, state.shot_timer)
-    top, middle, low, last = state.bullets
-    last = last | jnp.where(fires, _bit(state.cannon), 0)
-    bullets = _up((top, middle, low, last))
+    bullets = _up((*state.bullets[:3], state.bullets[3] | jnp.where(fires, _bit(state.cannon), 0)))
     cannon = jnp.clip(state.cannon + (action == RIGHT) - (action == LEFT), 0, 9)
     place = _bit(cannon)
     bombs = _down(state.bombs)
     dies = ((bombs[3] | state.aliens[3]) & place) != 0
 
     moves = state.move_timer == 0
-    columns = _columns(state.aliens)
-    turns = (columns & jnp.where(state.right, 1 << 9, 1)) != 0
+    turns = (_columns(state.aliens) & jnp.where(state.right, 1 << 9, 1)) != 0
     lands = moves & turns & (state.aliens[3] != 0)
     move_timer = jnp.where(moves, jnp.minimum(_count(state.aliens), state.interval), state.move_timer)
     under = _down(state.aliens)
