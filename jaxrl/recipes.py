@@ -16,6 +16,7 @@ from jaxrl.agents.dqn import dqn
 from jaxrl.agents.q_learning import q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa
 from jaxrl.buffers import recent, uniform
+from jaxrl.envs import wrappers
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree, Schedule
 
@@ -261,15 +262,20 @@ def _deep_rows(config: DQN) -> int:
     return config.agent.n_step
 
 
+def _states(env: Any, params: PyTree) -> int:
+    space = env.observation_space(params)
+    if hasattr(space, "n"):
+        return int(space.n)
+    try:
+        return wrappers.num_states(env)
+    except ValueError as error:
+        raise ValueError(f"a tabular recipe needs a row of a table: {error}; or use a deep recipe such as dqn") from None
+
+
 def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:
     def build(config: Tabular, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any):
         del iterations
-        space = env.observation_space(params)
-        if not hasattr(space, "n"):
-            raise ValueError(
-                f"a tabular recipe needs a Discrete observation, but {env.name} has {space}; use a deep recipe "
-                "such as dqn"
-            )
+        states = _states(env, params)
         if network is not None:
             raise ValueError("a tabular recipe takes no network; use a deep recipe such as dqn")
         for name in ("unroll", "updates"):
@@ -280,7 +286,7 @@ def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:
         agent = config.agent
         checks.in_range("agent.initial", agent.initial, -math.inf, math.inf, open_low=True, open_high=True)
         learner = factory(
-            int(space.n),
+            states,
             env.action_space(params).n,
             gamma=agent.gamma,
             alpha=agent.alpha,

@@ -1,6 +1,8 @@
 import dataclasses
 
 import gymnax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrl
@@ -81,7 +83,7 @@ def test_bad_settings_are_refused(recipe, changes, message):
 def test_what_fits_what():
     with pytest.raises(ValueError, match="unknown recipe 'dqm'; did you mean 'dqn'"):
         recipes.default("dqm")
-    with pytest.raises(ValueError, match="tabular recipe needs a Discrete observation, but CartPole-v1 has Box"):
+    with pytest.raises(ValueError, match="needs a row of a table: observations of CartPole-v1 are Box"):
         build("sarsa", TABULAR, "CartPole-v1")
     with pytest.raises(ValueError, match="takes Tabular"):
         build("sarsa", DQN)
@@ -104,3 +106,11 @@ def test_a_network_learns_a_discrete_observation():
     obs, _ = env.reset(jaxrl.key(0), params)
     kernel = setup.agent.init(jaxrl.key(0), obs[None]).params["params"]["torso"]["Dense_0"]["kernel"]
     assert kernel.shape == (16, 120)
+
+
+def test_a_table_of_tiles_is_as_large_as_the_wrapper_says():
+    env, params = jaxrl.make("CartPole-v1")
+    tiles = jaxrl.wrappers.tile_coding(env, tilings=4, bins=3, bounds=(-np.ones(4), np.ones(4)))
+    setup = recipes.build("q_learning", recipes.default("q_learning"), tiles, params)
+    q = setup.agent.init(jaxrl.key(0), jnp.zeros((1, 4), jnp.int32)).q
+    assert q.shape == (jaxrl.wrappers.num_states(tiles), 2)

@@ -150,3 +150,18 @@ def test_bad_spaces_are_refused_in_one_line(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("n", [1, 3, 1000, 2**16, 2**16 + 1, 2**31 - 1])
+def test_discrete_samples_are_uniform(n, x64):
+    with jax.enable_x64(x64):
+        drawn = jax.vmap(Discrete(n).sample)(jax.random.split(prng.key(1), 30_000))
+        assert drawn.dtype == jnp.int32
+    drawn = np.asarray(drawn, np.int64)
+    assert drawn.min() >= 0 and drawn.max() < n
+    cells = min(n, 10)
+    edges = -(-np.arange(cells + 1) * n // cells)  # the first number of each cell
+    counts = np.bincount(drawn * cells // n, minlength=cells)
+    expected = np.diff(edges) / n * 30_000
+    assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi-squared, 9 degrees of freedom, p = 0.001
