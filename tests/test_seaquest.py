@@ -183,7 +183,7 @@ def test_moves_are_the_packages(record):
     starts = [ours(move.before)._replace(last_action=np.int32(move.last)) for move in itertools.compress(moves, begins)]
     starts = jax.tree.map(lambda *xs: np.stack(xs)[np.cumsum(begins) - 1], *starts)
     chances = jax.tree.map(lambda *xs: np.stack(xs), *[chance_of(move.draws) for move in moves])
-    params = seaquest.Params(ramping=name != "no ramping")
+    params = seaquest.Params(difficulty_ramping=name != "no ramping")
     got = jax.device_get(replay(begins, starts, column(moves, "done", np.int32), chances, params))
     expected = known(moves)
     for field, value in seen(got[0]).items():
