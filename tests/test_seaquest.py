@@ -1,12 +1,13 @@
 """Seaquest-MinAtar against the `minatar` package, move by move with the same draws."""
 
+import collections
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from minatar_games import column, play
+from minatar_games import Game, column, play
 
 import jaxrl
 from jaxrl.envs import minatar, seaquest
@@ -191,3 +192,131 @@ def test_moves_are_the_packages(record):
     np.testing.assert_array_equal(got[1], column(moves, "reward"))
     np.testing.assert_array_equal(got[2], column(moves, "terminated"))
     np.testing.assert_array_equal(got[3], column(moves, "observation"))
+
+
+def test_records_hold_every_event():
+    """Each rule is met often enough that a break of it would show."""
+    count = collections.Counter()
+    for name in RECORDS:
+        for move in play("seaquest", **{**RECORDS[name], "moves": 2_000}):
+            before, after = move.before, move.after
+            surfaced = after["surface"] and not before["surface"]
+            count["kill"] += move.reward == 1
+            count["two kills"] += move.reward == 2
+            count["prize"] += surfaced and after["diver_count"] == -1
+            count["surfaced"] += surfaced
+            count["surfaced with none"] += after["sub_y"] == 0 < before["sub_y"] and before["diver_count"] == 0
+            count["faster"] += after["move_speed"] < before["move_speed"]
+            count["diver taken"] += after["diver_count"] > before["diver_count"]
+            count["no air"] += before["oxygen"] == 0
+            count["enemy shot"] += len(after["e_bullets"]) > len(before["e_bullets"])
+            count["crowd"] += len(after["e_fish"]) + len(after["e_subs"]) > 12
+            count["one cell"] += len({(x, y) for x, y, *_ in after["e_fish"]}) < len(after["e_fish"])
+            count["turned away"] += len(move.draws) >= 3 and not any(
+                x in (0, 9) for x, *_ in after["e_fish"] + after["e_subs"]
+            )
+            count["caught"] += move.terminated and before["oxygen"] > 0 and after["sub_y"] > 0
+    assert len(count) == 13 and min(count.values()) >= 3, count
+
+
+class Script:
+    """Draws in the package's place: every enemy comes in row 1, going right; `subs` says which are submarines."""
+
+    def __init__(self, subs):
+        self._draws = itertools.cycle([0.1, 0.1 if subs else 0.9])
+        self.log = []
+
+    def rand(self):
+        return next(self._draws)
+
+    def randint(self, low, high):
+        return low
+
+
+@pytest.mark.parametrize("subs", [False, True])
+def test_the_most_crowded_row_fits(subs):
+    """An enemy every step in one row, the player at the surface: 30 at once, the most there can be."""
+    game = Game("seaquest")
+    game.now.random = Script(subs)
+    game.inject(e_spawn_speed=1, move_speed=2, e_spawn_timer=0, d_spawn_timer=10_000, ramp_index=19)
+    state = ours(game.attributes())
+    right = jnp.ones((), bool)
+    chance = Chance(right, right & subs, jnp.int32(1), right, jnp.int32(1))
+    move = jax.jit(seaquest.play)
+    most = 0
+    for _ in range(70):
+        game.now.terminal = False
+        game._env.env.act(0)
+        state, *_ = move(state, jnp.int32(0), chance, seaquest.Params())
+        found = jax.tree.map(lambda x: np.asarray(x)[None], state)
+        after = game.attributes()
+        np.testing.assert_array_equal(
+            np.sort(seen(found)["enemies"][0])[::-1][:32] > 0,
+            np.arange(32) < len(after["e_fish"]) + len(after["e_subs"]),
+        )
+        most = max(most, len(after["e_fish"]) + len(after["e_subs"]))
+        np.testing.assert_array_equal(seaquest.observe(state, seaquest.Params()), game.observe())
+    assert most == 29  # one leaves as the next comes
+
+
+def test_enemies_of_a_row_are_told_apart_by_their_timers():
+    """Two of a row, however the speed falls while they cross: never in one cell with one timer."""
+    drops = np.array(list(itertools.combinations(range(0, 90, 2), 3)))
+    for speed, gap in ((5, 15), (5, 19), (4, 15), (3, 15)):
+        falls = drops[:, : speed - 2]
+        cell, timer = np.zeros((2, len(drops)), int), np.full((2, len(drops)), speed)
+        for time in range(90):
+            now = speed - (falls <= time).sum(1)
+            there = np.array([time >= 0, time >= gap])
+            timer[1] = np.where(time == gap, now, timer[1])
+            moves = (timer == 0) & there[:, None]
+            cell += moves
+            timer = np.where(moves, now, timer - there[:, None])
+            if time >= gap:
+                assert (cell[0] > cell[1]).all()
+
+
+def test_draws_have_the_authors_chances():
+    """A third submarines, all rows and both sides alike, the last action again in one of ten."""
+    env, params = jaxrl.make("Seaquest-MinAtar")
+    due = env.reset(jaxrl.key(0), params)[1]._replace(spawn_timer=jnp.int32(0), diver_timer=jnp.int32(0))
+    due = due._replace(last_action=jnp.int32(minatar.RIGHT))
+    keys = jax.random.split(jaxrl.key(1), 20_000)
+    step = jax.jit(jax.vmap(seaquest.step, (0, None, None, None)))
+    after = jax.device_get(step(keys, due, minatar.LEFT, params)[0])
+    swarm = after.enemies.swarm
+    assert (swarm.there == 1).all()
+    assert abs((after.x == 6).mean() - 0.1) < 0.01
+    assert abs((after.enemies.sub & 1).mean() - 1 / 3) < 0.015
+    places = (
+        numbers(swarm.row)[:, 0] * 2 + (swarm.right & 1),
+        (after.divers[1].place // 16 - 1) * 2 + after.divers[1].right,
+    )
+    counts = np.zeros((16, 16))
+    np.add.at(counts, places, 1)
+    expected = len(keys) / 256
+    assert ((counts - expected) ** 2 / expected).sum() < 255 + 4.5 * np.sqrt(2 * 255)
+
+
+def test_gymnaxs_variant_and_bad_settings():
+    _, params = jaxrl.make("Seaquest-MinAtar", variant="gymnax")
+    assert (params.sticky_action_prob, params.max_steps_in_episode) == (0.0, 1000)
+    env, params = jaxrl.make("Seaquest-MinAtar", minimal_actions=False, difficulty_ramping=False)
+    assert env.num_actions == 6
+    for settings, message in (
+        ({"variant": "atari"}, "unknown variant 'atari'"),
+        ({"sticky_action_prob": 1.5}, "sticky_action_prob is 1.5"),
+        ({"max_steps_in_episode": 0}, "max_steps_in_episode is 0"),
+        ({"difficulty_ramping": 1}, "of type bool"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            jaxrl.make("Seaquest-MinAtar", **settings)
+        assert "\n" not in str(error.value)
+
+
+def test_render_and_frame():
+    env, params = jaxrl.make("Seaquest-MinAtar")
+    _, state = env.reset(jaxrl.key(0), params)
+    lines = env.render(state, params).splitlines()
+    assert lines == [".....Pp...", *[".........."] * 8, "OOOOOOOOOO"]
+    assert env.frame(state, params).shape == (160, 160, 3)
