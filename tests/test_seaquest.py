@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from minatar_games import Game, column, play
+from minatar_games import Game, Move, column, play
 
 import jaxrl
 from jaxrl.envs import minatar, seaquest
@@ -220,10 +220,10 @@ def test_records_hold_every_event():
 
 
 class Script:
-    """Draws in the package's place: every enemy comes in row 1, going right; `subs` says which are submarines."""
+    """Draws in the package's place: every enemy comes in row 1, going right, and is a submarine as `kinds` has it."""
 
-    def __init__(self, subs):
-        self._draws = itertools.cycle([0.1, 0.1 if subs else 0.9])
+    def __init__(self, kinds):
+        self._draws = iter(np.ravel([[0.1, 0.1 if sub else 0.9] for sub in kinds]))
         self.log = []
 
     def rand(self):
@@ -237,7 +237,7 @@ class Script:
 def test_the_most_crowded_row_fits(subs):
     """An enemy every step in one row, the player at the surface: 30 at once, the most there can be."""
     game = Game("seaquest")
-    game.now.random = Script(subs)
+    game.now.random = Script([subs] * 70)
     game.inject(e_spawn_speed=1, move_speed=2, e_spawn_timer=0, d_spawn_timer=10_000, ramp_index=19)
     state = ours(game.attributes())
     right = jnp.ones((), bool)
@@ -246,7 +246,7 @@ def test_the_most_crowded_row_fits(subs):
     most = 0
     for _ in range(70):
         game.now.terminal = False
-        game._env.env.act(0)
+        game.now.act(0)
         state, *_ = move(state, jnp.int32(0), chance, seaquest.Params())
         found = jax.tree.map(lambda x: np.asarray(x)[None], state)
         after = game.attributes()
@@ -257,6 +257,37 @@ def test_the_most_crowded_row_fits(subs):
         most = max(most, len(after["e_fish"]) + len(after["e_subs"]))
         np.testing.assert_array_equal(seaquest.observe(state, seaquest.Params()), game.observe())
     assert most == 29  # one leaves as the next comes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_oldest_fish_in_a_cell_is_shot_then_the_oldest_submarine(seed):
+    """A gun at the end of a full row; the game goes on after each end."""
+    kinds = np.random.RandomState(seed).rand(190) < 0.5
+    game = Game("seaquest")
+    game.now.random = Script(kinds)
+    game.inject(e_spawn_speed=1, move_speed=2, e_spawn_timer=0, d_spawn_timer=10_000, ramp_index=19)
+    start = ours(game.attributes())
+    actions = [minatar.RIGHT] * 4 + [minatar.DOWN, minatar.LEFT, minatar.RIGHT, minatar.LEFT] + [minatar.FIRE] * 182
+    moves = []
+    for action in actions:
+        game.now.terminal = False
+        reward, _ = game.now.act(action)
+        moves.append(Move({}, 0, action, 0, action, [], game.attributes(), reward, False, game.observe()))
+    n = len(actions)
+    right, rows = np.ones(n, bool), np.ones(n, np.int32)
+    starts = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], n, 0), start)
+    got = replay(
+        np.arange(n) == 0,
+        starts,
+        np.array(actions, np.int32),
+        Chance(right, kinds, rows, right, rows),
+        seaquest.Params(),
+    )
+    expected = known(moves)
+    for field, value in seen(jax.device_get(got[0])).items():
+        np.testing.assert_array_equal(value, expected[field], field)
+    np.testing.assert_array_equal(got[1], column(moves, "reward"))
+    assert np.asarray(got[1]).sum() > 20
 
 
 def test_enemies_of_a_row_are_told_apart_by_their_timers():

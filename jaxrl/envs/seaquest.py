@@ -260,7 +260,7 @@ def _pick_up(state: State) -> State:
     player, aboard, divers = 16 * state.y + state.x, state.aboard, []
     for diver in reversed(state.divers):
         met = (diver.place == player) & (aboard < MAX_DIVERS)
-        moves = ~met & (diver.move_timer == 0)
+        moves = diver.move_timer == 0
         place = jnp.where(moves, _beyond(diver.place, diver.right), diver.place)
         met = met | (moves & (place == player) & (aboard < MAX_DIVERS))
         aboard = aboard + met
