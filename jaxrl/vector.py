@@ -152,7 +152,8 @@ def _rollout(
     env: Any, params: PyTree, policy: Any, key: Array, num_envs: int, steps: int, start: Any, pool: int, block: int
 ) -> Rollout:
     vector = make_vector(env, params, num_envs, pool)
-    choose = jax.vmap(policy or (lambda obs, key: env.action_space(params).sample(key)))
+    space = env.action_space()  # of the default params: under traced ones a space has no bounds
+    choose = jax.vmap(policy or (lambda obs, key: space.sample(key)))
     pool_key, lanes = (None, key) if key.ndim else jax.random.split(key)
     lanes = lanes if key.ndim else jax.random.split(lanes, num_envs)
     reset_keys, act_keys, env_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(lanes), 1, 0)

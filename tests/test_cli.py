@@ -112,7 +112,7 @@ BAD = {
         ["train", "dqn", "CartPole-v1", "--eval-episodes", "0"],
         "eval_episodes is 0",
     ),
-    "table on a box": (["train", "q_learning", "CartPole-v1"], "Discrete observation"),
+    "table on a box": (["train", "q_learning", "CartPole-v1"], "row of a table"),
     "continuous actions": (["train", "dqn", "gymnax:Pendulum-v1"], "Discrete action space"),
     "bad environment setting": (["train", "dqn", "CartPole-v1", "--env.gravity", "nan"], "finite"),
     "newline in the name": ([*TINY, "--out", "a\nb"], "control character"),

@@ -77,8 +77,8 @@ def test_moves_are_the_packages(record):
     before = ours([move.before for move in record], column(record, "last"))
     expected = ours([move.after for move in record], column(record, "done"))
     ramping = np.array([move.before["ramping"] for move in record])
-    params = Params(ramping=ramping)
-    axes = jax.tree.map(lambda _: None, Params()).replace(ramping=0)
+    params = Params(difficulty_ramping=ramping)
+    axes = jax.tree.map(lambda _: None, Params()).replace(difficulty_ramping=0)
     step = jax.jit(jax.vmap(space_invaders.play, (0, 0, axes)))
     got, reward, terminated = step(before, column(record, "done", np.int32), params)
     for name, ours_, theirs in zip(State._fields, got, expected, strict=True):
@@ -193,7 +193,7 @@ def test_pictures():
         ({"enemy_move_interval": -1}, "enemy_move_interval is -1"),
         ({"enemy_shot_interval": 0}, "enemy_shot_interval is 0"),
         ({"enemy_shot_interval": 2.5}, "of type int"),
-        ({"ramping": 1}, "of type bool"),
+        ({"difficulty_ramping": 1}, "of type bool"),
         ({"max_steps_in_episode": 0}, "at least 1"),
         ({"shot_cooldown": 3}, "did you mean 'shot_cool_down'"),
     ],

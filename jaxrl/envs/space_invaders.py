@@ -2,7 +2,7 @@
 
 The aliens march as one, sideways until one is at the edge, then a row down and back; fewer are faster. The one
 nearest to the cannon fires. A shot alien pays 1; a bullet or an alien that meets the cannon, or one in the last
-row when they turn, ends the episode. A new wave follows the last alien, with `ramping` a faster one.
+row when they turn, ends the episode. A new wave follows the last alien, with `difficulty_ramping` a faster one.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Params:
 
     minimal_actions: bool = dataclasses.field(default=True, metadata={"static": True})  # 4 actions instead of 6
     sticky_action_prob: float = 0.1  # that the last action is done again
-    ramping: bool = True  # each wave marches faster than the one before
+    difficulty_ramping: bool = True  # each wave marches faster than the one before
     shot_cool_down: int = 5  # between the cannon's shots
     enemy_move_interval: int = 12  # between the aliens' moves, while they are many
     enemy_shot_interval: int = 10
@@ -119,7 +119,7 @@ def play(state: State, action: Array, params: Params) -> tuple[State, Array, Arr
     aliens = tuple(alien ^ hit for alien, hit in zip(aliens, hits, strict=True))
     bullets = tuple(bullet ^ hit for bullet, hit in zip(bullets, hits, strict=True))
     cleared = (aliens[0] | aliens[1] | aliens[2] | aliens[3]) == 0
-    faster = (cleared & params.ramping & (state.interval > FASTEST)).astype(jnp.int32)
+    faster = (cleared & params.difficulty_ramping & (state.interval > FASTEST)).astype(jnp.int32)
 
     after = State(
         cannon=cannon,
