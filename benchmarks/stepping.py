@@ -1,15 +1,16 @@
-"""Environment steps a second on one core or one accelerator: jaxrl against gymnax, pgx, gymnasium and C, in alternating runs.
+"""Environment steps a second on one core or accelerator: jaxrl against gymnax, pgx, gymnasium, C, in alternating runs.
 
 Everybody takes random actions, resets on its own and stores the trajectory: observation, action, reward, next
 observation and ends.
 
 * `rollout`: `jaxrl.rollout` against gymnax as its documents drive it: a scan over steps with a key of its own in
   each environment, vmapped. pgx: its `init` and `step` under its `auto_reset`, vmapped, in a scan.
-* `plain`: one driver for both, `vmap(env.step)` in a scan that carries observation and state and sums rewards.
+* `plain`: one driver for both, `vmap(env.step)` in a scan that carries observation and state and sums rewards;
+  pgx's the same without storing.
 * gymnasium: `make_vec` with its numpy-vectorised CartPole. C: `native/*.c`, compiled with -O3 -march=native.
 
 What bounds an environment is measured too: `launch` is a step of one environment as a share of a step of N (what
-does not shrink with N), `memory` the share that storing the trajectory takes, the rest is arithmetic.
+does not shrink with N), `memory` the share that making and storing observations takes, the rest is arithmetic.
 
     python benchmarks/stepping.py [--envs ID ...] [--num-envs 1024] [--runs 5] [--out FILE.json]
     JAX_PLATFORMS=cuda python benchmarks/stepping.py --num-envs 1024 16384 131072 1048576 --out FILE.json
@@ -52,7 +53,7 @@ IDS = {  # ours -> gymnax's
 }
 PGX = {"Breakout-MinAtar": "minatar-breakout", "Asterix-MinAtar": "minatar-asterix"}
 NATIVE = {"CartPole-v1": "cartpole", "Breakout-MinAtar": "breakout"}
-STORED = 2**24  # bytes of trajectory a call, at most: beyond, fresh pages of memory are what one measures
+STORED = 2**23  # bytes of trajectory a call, at most: beyond, fresh pages of memory are what one measures
 
 Program = Callable[[], Any]  # takes the steps and returns when they are done
 
@@ -108,6 +109,7 @@ def compare(env_id: str, num_envs: int, runs: int, seconds: float, accelerator: 
         compiled["gymnax_plain"] = plain(*theirs, jax.random.key(0), num_envs, steps)
     if env_id in PGX and not accelerator:
         compiled["pgx"] = pgx(PGX[env_id], num_envs, steps)
+        compiled["pgx_plain"] = pgx(PGX[env_id], num_envs, steps, keep=False)
     programs: dict[str, Program] = {name: program for name, (program, _) in compiled.items()}
     if env_id in NATIVE and not accelerator:
         programs["c"] = native(NATIVE[env_id], num_envs, steps, env.observation_space(params))
@@ -129,7 +131,7 @@ def compare(env_id: str, num_envs: int, runs: int, seconds: float, accelerator: 
         "share": {name: round(value, 2) for name, value in share.items()},
         "bound": max(share, key=lambda name: share[name]),
     }
-    pairs = {"gymnax": "jaxrl", "gymnax_plain": "jaxrl_plain", "pgx": "jaxrl", "c": "jaxrl"}
+    pairs = {"gymnax": "jaxrl", "gymnax_plain": "jaxrl_plain", "pgx": "jaxrl", "pgx_plain": "jaxrl_plain", "c": "jaxrl"}
     row["ratio"] = {peer: round(speed[own] / speed[peer], 2) for peer, own in pairs.items() if peer in speed}
     if not slow:
         row["compile_ratio"] = round(row["compile_s"]["jaxrl"] / row["compile_s"]["gymnax"], 2)
@@ -149,7 +151,8 @@ def compare_gymnasium(num_envs: int, runs: int, seconds: float) -> dict[str, Any
             envs.step(rng.integers(0, 2, num_envs))
 
     program, compile_s = rollout(*jaxrl.make("CartPole-v1"), num_envs, 8, keep=False)
-    speed = speeds({"jaxrl": program, "gymnasium": numpy}, dict.fromkeys(("jaxrl", "gymnasium"), 8 * num_envs), runs, seconds)
+    size = {"jaxrl": 8 * num_envs, "gymnasium": 8 * num_envs}
+    speed = speeds({"jaxrl": program, "gymnasium": numpy}, size, runs, seconds)
     return {
         "env": "CartPole-v1",
         "num_envs": num_envs,
@@ -174,12 +177,15 @@ def speeds(programs: dict[str, Program], size: dict[str, int], runs: int, second
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def ready(function: Any, *arguments: Any) -> tuple[Program, float]:
-    """A program that calls the compiled function, and the seconds that tracing and compiling it took."""
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    return lambda: jax.block_until_ready(compiled(*arguments)), seconds
+def ready(function: Any, *arguments: Any, compilations: int = 3) -> tuple[Program, float]:
+    """A program that calls the compiled function, and the median of the seconds that tracing and compiling it take."""
+    compiled, seconds = [], []
+    for _ in range(compilations):
+        jax.clear_caches()
+        start = time.perf_counter()
+        compiled.append(jax.jit(function).lower(*arguments).compile())
+        seconds.append(time.perf_counter() - start)
+    return lambda: jax.block_until_ready(compiled[-1](*arguments)), statistics.median(seconds)
 
 
 def rollout(env: Any, params: Any, num_envs: int, steps: int, keep: bool = True) -> tuple[Program, float]:
@@ -237,7 +243,7 @@ def plain(env: Any, params: Any, key: Any, num_envs: int, steps: int) -> tuple[P
     return ready(run, key)
 
 
-def pgx(env_id: str, num_envs: int, steps: int) -> tuple[Program, float]:
+def pgx(env_id: str, num_envs: int, steps: int, keep: bool = True) -> tuple[Program, float]:
     """pgx under its own auto-reset; sticky actions as it has them by default."""
     from pgx import make
     from pgx.experimental.wrappers import auto_reset
@@ -254,14 +260,9 @@ def pgx(env_id: str, num_envs: int, steps: int) -> tuple[Program, float]:
             key, action_key, step_key = jax.random.split(key, 3)
             action = jax.random.randint(action_key, (num_envs,), 0, env.num_actions)
             after = step(state, action, jax.random.split(step_key, num_envs))
-            return (after, key), (
-                state.observation,
-                action,
-                after.rewards,
-                after.observation,
-                after.terminated,
-                after.truncated,
-            )
+            ends = after.terminated, after.truncated
+            stored = (state.observation, action, after.rewards, after.observation, *ends) if keep else None
+            return (after, key), stored
 
         return jax.lax.scan(body, (state, key), length=steps)
 
@@ -298,17 +299,30 @@ def show(record: dict[str, Any]) -> None:
     def number(value: float | None, form: str = "{:.2f}") -> str:
         return "" if value is None else form.format(value)
 
+    peers = ("gymnax", "gymnax_plain", "pgx", "pgx_plain", "c", "gymnasium")
     place = f"one core of {record['machine']['cpu']}" if record["device"] == "cpu" else record["device"]
     measure.table(
         f"Million environment steps/s, {place}, {record['date']}",
-        ("environment", "N", "jaxrl", "gymnax", "ratio", "plain ratio", "pgx", "C", "gymnasium", "compile"),
+        (
+            "environment",
+            "N",
+            "jaxrl",
+            "gymnax",
+            "ratio",
+            "plain ratio",
+            "pgx",
+            "pgx plain",
+            "C",
+            "gymnasium",
+            "compile",
+        ),
         [
             (
                 row["env"],
                 str(row["num_envs"]),
                 number(row["speed"]["jaxrl"]),
                 number(row["speed"].get("gymnax")),
-                *(number(row["ratio"].get(peer)) for peer in ("gymnax", "gymnax_plain", "pgx", "c", "gymnasium")),
+                *(number(row["ratio"].get(peer)) for peer in peers),
                 number(row.get("compile_ratio")),
             )
             for row in record["rows"]

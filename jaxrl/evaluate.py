@@ -31,11 +31,12 @@ def evaluate(
 ) -> Evaluation:
     """Plays `episodes` episodes at once with the greedy policy of agent state `state`.
 
-    A leaf of `params` with one more axis than its default has a value for each episode. `max_steps` defaults to the environment's own `params.max_steps_in_episode`. Raises ValueError for episodes below 1,
-    and where neither gives a limit. Pure: jit it, vmap it over agent states and keys.
+    A leaf of `params` with one more axis than its default has a value for each episode. `max_steps` defaults to the
+    environment's own `params.max_steps_in_episode`. Raises ValueError for episodes below 1, and where neither
+    gives a limit. Pure: jit it, vmap it over agent states and keys.
     """
     checks.at_least("episodes", episodes, 1)
-    limit = getattr(params, "max_steps_in_episode", None) if max_steps is None else max_steps
+    limit: Any = getattr(params, "max_steps_in_episode", None) if max_steps is None else max_steps
     if limit is None or (checks.is_number(limit) and limit >= NO_LIMIT):
         raise ValueError(f"{env.name} has no step limit, so an episode may never end; give max_steps")
     axes = params_axes(env, params, episodes)

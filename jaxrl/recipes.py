@@ -269,7 +269,7 @@ def _states(env: Any, params: PyTree) -> int:
     try:
         return wrappers.num_states(env)
     except ValueError as error:
-        raise ValueError(f"a tabular recipe needs a row of a table: {error}; or use a deep recipe such as dqn") from None
+        raise ValueError(f"a tabular recipe needs a row of a table: {error}, or use a deep recipe") from None
 
 
 def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:

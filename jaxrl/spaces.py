@@ -69,7 +69,7 @@ class Discrete(_Frozen):
     def sample(self, key: Array) -> Array:
         if self.n > 2**16:
             return jax.random.randint(key, (), 0, self.n, jnp.int32)
-        bits = jax.random.bits(key, (), jnp.uint32)  # floor(n bits / 2**32) in 32-bit arithmetic: half the draws of randint
+        bits = jax.random.bits(key, (), jnp.uint32)  # floor(n bits / 2**32): half the draws of randint
         return (((bits >> 16) * self.n + ((bits & 0xFFFF) * self.n >> 16)) >> 16).astype(jnp.int32)
 
     def contains(self, x: Any) -> Any:

@@ -116,10 +116,11 @@ def make_learn(
 def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: LoopConfig) -> Run:
     """A run of `agent` on N = num_envs copies of `env` (our Environment protocol or gymnax 1.0's).
 
-    A leaf of `params` with one more axis than its default has a value for each environment. One `step` takes unroll x N
-    environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their `return` and `length`,
-    `updates`, `reset_overflow` where there is a pool (see `make_vector`), and the agent's. Raises ValueError, before anything is compiled, for
-    sizes below 1, an action space that is not discrete, and a warm-up too short for the buffer's first sample.
+    A leaf of `params` with one more axis than its default has a value for each environment. One `step` takes
+    unroll x N environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their `return` and
+    `length`, `updates`, `reset_overflow` where there is a pool (see `make_vector`), and the agent's. Raises
+    ValueError, before anything is compiled, for sizes below 1, an action space that is not discrete, and a
+    warm-up too short for the buffer's first sample.
     """
     for name, low in (("num_envs", 1), ("unroll", 1), ("updates", 1), ("warmup", 0), ("reset_pool", 0)):
         checks.at_least(name, getattr(config, name), low)

@@ -22,6 +22,7 @@ class Vector(NamedTuple):
 
     reset: Callable[[Array], tuple[PyTree, PyTree]]  # (keys [N]) -> (obs, state)
     step: Callable[[Array, PyTree, PyTree], Step]  # (keys [N], state, action [N]) -> as Environment.step
+    observe: Callable[[PyTree], PyTree] | None  # (state) -> obs; None where observations cannot be made again
     refill: Callable[[Array, PyTree], PyTree]  # (key, state) -> state; the state itself where there is no pool
     overflow: Callable[[PyTree], Array]  # (state) -> resets so far that found the pool empty, [] int32
 
@@ -56,11 +57,13 @@ def make_vector(env: Any, params: PyTree, num_envs: int, pool: int = 0) -> Vecto
     checks.at_least("pool", pool, 0)
     axes = params_axes(env, params, num_envs)
     reset = jax.vmap(env.reset, (0, axes))
+    get_obs: Any = jax.vmap(env.get_obs, (0, axes)) if getattr(env, "observable", False) else None
     if not pool:
-        step = jax.vmap(env.step, (0, 0, 0, axes))
+        whole_step = jax.vmap(env.step, (0, 0, 0, axes))
         return Vector(
             reset=lambda keys: reset(keys, params),
-            step=lambda keys, state, action: step(keys, state, action, params),
+            step=lambda keys, state, action: whole_step(keys, state, action, params),
+            observe=get_obs and (lambda state: get_obs(state, params)),
             refill=lambda key, state: state,
             overflow=lambda state: jnp.zeros((), jnp.int32),
         )
@@ -93,9 +96,8 @@ def make_vector(env: Any, params: PyTree, num_envs: int, pool: int = 0) -> Vecto
         slot = state.used[:, None] + count - 1
         short = done & (slot.ravel() >= rows)
         index = jnp.clip(slot, 0, rows - 1)
-        given = jax.tree.map(
-            lambda leaf: jax.vmap(jnp.take, (0, 0, None))(leaf, index, 0).reshape(num_envs, *leaf.shape[2:]), state.fresh
-        )
+        rows_of = jax.vmap(jnp.take, (0, 0, None))
+        given = jax.tree.map(lambda leaf: rows_of(leaf, index, 0).reshape(num_envs, *leaf.shape[2:]), state.fresh)
         fresh = jax.lax.cond(  # without a vmap over seeds the branch is taken only when it must
             jnp.any(short),
             lambda: jax.tree.map(partial(_where, short), reset_env(reset_keys, params), given),
@@ -106,7 +108,8 @@ def make_vector(env: Any, params: PyTree, num_envs: int, pool: int = 0) -> Vecto
         overflow = state.overflow + jnp.sum(short, dtype=jnp.int32)
         return obs, Pooled(env_state, state.fresh, used, overflow), reward, terminated, truncated, info
 
-    return Vector(first, step, refill, lambda state: state.overflow)
+    observe = get_obs and (lambda state: get_obs(state.env, params))
+    return Vector(first, step, observe, refill, lambda state: state.overflow)
 
 
 def rollout(
@@ -124,7 +127,7 @@ def rollout(
     """`steps` steps of `num_envs` environments as one compiled scan, by `policy(obs, key) -> action`.
 
     `policy=None` draws actions uniformly from the action space. A policy with parameters is best given as
-    `jax.tree_util.Partial(function, parameters)`: new parameters then compile nothing anew; it may also be any function.
+    `jax.tree_util.Partial(function, parameters)`: new parameters then compile nothing anew; any function will do.
     `params` may have one value an environment, and so may `key`: with keys [N] environment i does what it would do
     alone with key[i]. `start` is the (obs, state) where an earlier rollout stopped; by default episodes are new. With
     `pool` fresh episodes are drawn every `refill_every` steps (see `make_vector`), of which `steps` is a multiple.
@@ -158,34 +161,39 @@ def _rollout(
     lanes = lanes if key.ndim else jax.random.split(lanes, num_envs)
     reset_keys, act_keys, env_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(lanes), 1, 0)
 
-    def one(carry: tuple[PyTree, PyTree], time: Array) -> tuple[tuple[PyTree, PyTree], Transition]:
-        obs, state = carry
-        fold = jax.vmap(jax.random.fold_in, (0, None))
-        action = choose(obs, fold(act_keys, time))
-        after, state, reward, terminated, truncated, info = vector.step(fold(env_keys, time), state, action)
-        transition = Transition(obs, action, reward, terminated, truncated, info["final_observation"])
-        return (after, state), transition
+    # To observe a state where it is used is faster than to carry observations along.
+    observe = vector.observe or (lambda carry: carry[0])
+    state_of = (lambda carry: carry) if vector.observe else (lambda carry: carry[1])
+    carried = (lambda obs, state: state) if vector.observe else (lambda obs, state: (obs, state))
 
-    def some(carry: tuple[PyTree, PyTree], times: Array) -> tuple[tuple[PyTree, PyTree], Transition]:
-        obs, state = carry
+    def one(carry: PyTree, time: Array) -> tuple[PyTree, Transition]:
+        fold = jax.vmap(jax.random.fold_in, (0, None))
+        obs = observe(carry)
+        action = choose(obs, fold(act_keys, time))
+        after, state, reward, terminated, truncated, info = vector.step(fold(env_keys, time), state_of(carry), action)
+        transition = Transition(obs, action, reward, terminated, truncated, info["final_observation"])
+        return carried(after, state), transition
+
+    def some(carry: PyTree, times: Array) -> tuple[PyTree, Transition]:
         if pool_key is not None:
-            state = vector.refill(jax.random.fold_in(pool_key, times[0]), state)
-        return jax.lax.scan(one, (obs, state), times)
+            state = vector.refill(jax.random.fold_in(pool_key, times[0]), state_of(carry))
+            carry = carried(None if vector.observe else carry[0], state)
+        return jax.lax.scan(one, carry, times)
 
     times = jnp.arange(steps, dtype=jnp.uint32)
-    carry = vector.reset(reset_keys) if start is None else start
+    carry = carried(*(vector.reset(reset_keys) if start is None else start))
     if block == steps:
-        (obs, state), trajectory = some(carry, times)
+        carry, trajectory = some(carry, times)
     else:
-        (obs, state), trajectory = jax.lax.scan(some, carry, times.reshape(-1, block))
+        carry, trajectory = jax.lax.scan(some, carry, times.reshape(-1, block))
         trajectory = jax.tree.map(lambda leaf: leaf.reshape(steps, *leaf.shape[2:]), trajectory)
-    return Rollout(trajectory, obs, state)
+    return Rollout(trajectory, observe(carry), state_of(carry))
 
 
 def params_axes(env: Any, params: PyTree, num_envs: int) -> PyTree:
     """The `in_axes` of params for `num_envs` environments: 0 where a leaf has one more axis than its default.
 
-    None where no leaf has. Raises ValueError for leaves that have neither the default's shape nor one value an environment.
+    None where no leaf has. Raises ValueError for a leaf with neither the default's shape nor one value an environment.
     """
     if params is None:
         return None
@@ -193,8 +201,8 @@ def params_axes(env: Any, params: PyTree, num_envs: int) -> PyTree:
     defaults = jax.tree.leaves(env.default_params)
     if len(leaves) != len(defaults):
         raise ValueError(
-            f"params of {env.name} is {type(params).__name__} with {len(leaves)} numbers; its own have {len(defaults)}: "
-            "use what make returned, changed by replace"
+            f"params of {env.name} is {type(params).__name__} with {len(leaves)} numbers; its own have "
+            f"{len(defaults)}: use what make returned, changed by replace"
         )
     axes: list[int | None] = []
     for path_and_leaf, default in zip(jax.tree_util.tree_leaves_with_path(params), defaults, strict=True):

@@ -1,4 +1,4 @@
-"""The environments' page: its snippets run, every line for people who come from Gyx or Gymnasium holds, its table is true."""
+"""The environments' page: its snippets run, its table is true, every line for those from Gyx or Gymnasium holds."""
 
 import re
 from pathlib import Path

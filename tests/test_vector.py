@@ -1,4 +1,4 @@
-"""N environments at once: rollouts lane by lane, params of their own, and both kinds of auto-reset against exact chances."""
+"""N environments at once: rollouts lane by lane, params of their own, both kinds of auto-reset by exact chances."""
 
 from functools import partial
 from typing import NamedTuple
@@ -90,7 +90,7 @@ def test_a_lane_with_its_own_key_is_the_same_alone():
     many = rollout(env, params, None, keys, 5, 40).trajectory
     for i in range(5):
         one = rollout(env, params, None, keys[i : i + 1], 1, 40).trajectory
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:, i], b[:, 0]), many, one)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[:, i], b[:, 0]), many, one)
 
 
 def test_1024_pole_lengths_are_1024_single_rollouts():

@@ -144,6 +144,7 @@ class PureEnvironment:
 
     reset = reset
     step = step
+    observable = True  # an observation is a function of state and params, so that it can be made again
 
     @property
     def num_actions(self) -> int:

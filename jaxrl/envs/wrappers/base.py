@@ -89,6 +89,11 @@ class Wrapped:
         return self.env.name
 
     @property
+    def observable(self) -> bool:
+        """Whether a state can be observed again."""
+        return self.recalls or getattr(self.env, "observable", False)
+
+    @property
     def default_params(self) -> Any:
         return self.env.default_params
 
@@ -123,7 +128,7 @@ class Wrapped:
     def select(self, done: Array, fresh: PyTree, stepped: PyTree, params: Any) -> tuple[PyTree, PyTree]:
         """(obs, state). The selected state is observed where it can be: faster than to select observations."""
         state = self.select_state(done, fresh[1], stepped[1])
-        if _observable(self):
+        if self.observable:
             return self.get_obs(state, params), state
         return api.select(done, fresh[0], stepped[0]), state
 
@@ -141,7 +146,7 @@ class Wrapped:
     def get_obs(self, state: PyTree, params: Any = None, key: Array | None = None) -> PyTree:
         """The observation of a state. Raises ValueError where the environment inside cannot make it again."""
         del key
-        if not _observable(self):
+        if not self.observable:
             raise ValueError(f"{self.name} cannot observe a state again; keep what reset and step returned")
         params = self.default_params if params is None else params
         inner, memory = self._open(state)
@@ -271,13 +276,6 @@ def as_float(x: ArrayLike) -> Array:
     """`x` in its own float dtype; integers and booleans as float32."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
-
-
-def _observable(env: Any) -> bool:
-    """Whether an environment can observe a state again."""
-    if not isinstance(env, Wrapped):
-        return hasattr(env, "get_obs")
-    return env.recalls or _observable(env.env)
 
 
 def _checks(env: Any) -> bool:
