@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import measure  # first: it pins the process before jax starts its threads
 
@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
+from jaxrl.envs.api import PureEnvironment, never
 
 IDS = {  # ours -> gymnax's
     "CartPole-v1": "CartPole-v1",
@@ -76,6 +77,7 @@ def main() -> None:
     ]
     if not accelerator and "CartPole-v1" in arguments.envs:
         rows.append(compare_gymnasium(16384, arguments.runs, arguments.seconds))
+    pools = compare_resets(arguments.num_envs[0], arguments.runs, arguments.seconds)
     record = {
         "benchmark": "stepping",
         "unit": "million environment steps/s",
@@ -83,6 +85,7 @@ def main() -> None:
         "device": str(jax.devices()[0].device_kind),
         "runs": arguments.runs,
         "rows": rows,
+        "resets": pools,
     }
     show(record)
     if not accelerator:
@@ -159,6 +162,66 @@ def compare_gymnasium(num_envs: int, runs: int, seconds: float) -> dict[str, Any
         "speed": {name: round(value, 3) for name, value in speed.items()},
         "compile_s": {"jaxrl": round(compile_s, 2)},
         "ratio": {"gymnasium": round(speed["jaxrl"] / speed["gymnasium"], 2)},
+    }
+
+
+class Field(NamedTuple):
+    """A field of stones, drawn anew for each episode."""
+
+    stones: jax.Array  # bool [32, 32]
+    place: jax.Array  # int32 []
+    time: jax.Array  # int32 []
+
+
+class FieldParams(NamedTuple):
+    max_steps_in_episode: int = 200
+
+
+def field() -> PureEnvironment:
+    """A walk until it meets a stone: the reset draws 1,024 numbers, the step none."""
+
+    def reset(key, params):
+        zero = jnp.zeros((), jnp.int32)
+        return Field(jax.random.bernoulli(key, 0.01, (32, 32)), zero, zero)
+
+    def step(key, state, action, params):
+        place = (state.place + jnp.where(action == 0, 1, 32)) % 1024
+        return state._replace(place=place), jnp.float32(1), state.stones.ravel()[place]
+
+    return PureEnvironment(
+        "Field-v0",
+        FieldParams(),
+        reset_fn=reset,
+        step_fn=step,
+        observe_fn=lambda state, params: state.place,
+        observation_space_fn=lambda params: jaxrl.spaces.Discrete(1024),
+        action_space_fn=lambda params: jaxrl.spaces.Discrete(2),
+        splits_fn=never,
+    )
+
+
+def compare_resets(num_envs: int, runs: int, seconds: float) -> dict[str, Any]:
+    """An expensive reset computed with every step, and drawn ahead into a pool."""
+    env, steps, every = field(), 128, 16
+    params, pool = env.default_params, num_envs // 4  # one episode in 100 steps ends: a sixth of them in 16 steps
+    programs: dict[str, Program] = {}
+    for name, size in (("fused", 0), ("pool", pool)):
+        programs[name], _ = ready(
+            lambda key, size=size: jaxrl.rollout(
+                env, params, None, key, num_envs, steps, pool=size, refill_every=every
+            ),
+            jaxrl.key(0),
+        )
+    overflow = int(programs["pool"]().state.overflow)
+    speed = speeds(programs, dict.fromkeys(programs, num_envs * steps), runs, seconds)
+    return {
+        "env": env.name,
+        "num_envs": num_envs,
+        "pool": pool,
+        "refill_every": every,
+        "speed": {name: round(value, 3) for name, value in speed.items()},
+        "ratio": round(speed["pool"] / speed["fused"], 2),
+        "overflow_share_of_resets": round(overflow / (num_envs * steps / 100), 4),
     }
 
 
@@ -342,6 +405,11 @@ def show(record: dict[str, Any]) -> None:
             for row in record["rows"]
             if "bound" in row
         ],
+    )
+    resets = record["resets"]
+    print(
+        f"an expensive reset: {resets['speed']['fused']:.2f} M steps/s computed with every step, "
+        f"{resets['speed']['pool']:.2f} M from a pool of {resets['pool']}, {resets['ratio']:.1f} times"
     )
 
 

@@ -136,8 +136,6 @@ def check(params: Params) -> None:
     checks.in_range("reset_low", params.reset_low, -math.inf, math.inf)
     if checks.is_number(params.reset_low):
         checks.in_range("reset_high", params.reset_high, params.reset_low, math.inf)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def acrobot() -> PureEnvironment:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxrl import checks
 from jaxrl.envs import raster
 from jaxrl.types import NO_LIMIT as NO_LIMIT  # for the environments
 from jaxrl.types import PyTree, Step
@@ -215,6 +216,9 @@ class PureEnvironment:
 
     def with_params(self, params: Any) -> "PureEnvironment":
         """This environment with other default params. Raises ValueError where one is out of range."""
+        limit = getattr(params, "max_steps_in_episode", None)
+        if checks.is_number(limit):
+            checks.at_least("max_steps_in_episode", limit, 1)
         if self.check_fn is not None:
             self.check_fn(params)
         return replace(self, default_params=params)

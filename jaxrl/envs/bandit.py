@@ -108,8 +108,6 @@ def check(params: Params) -> None:
     for mean in params.means:
         checks.in_range("means", mean, -float("inf"), float("inf"))
     checks.in_range("std", params.std, 0, float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def bandit() -> PureEnvironment:

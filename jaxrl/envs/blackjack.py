@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, spaces
+from jaxrl import spaces
 from jaxrl.envs.api import NO_LIMIT, PureEnvironment, TabularMDP
 
 _CARDS = range(1, 11)  # an ace is 1
@@ -181,12 +181,6 @@ def render(state: State, params: Params) -> str:
     return f"player {int(state.player)} ({hand})\ndealer shows {shown}"
 
 
-def check(params: Params) -> None:
-    """Raises ValueError where a concrete value is out of range."""
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
-
-
 def blackjack() -> PureEnvironment:
     """The environment; every setting is a field of `Params`. Without a step limit: every hand ends."""
     return PureEnvironment(
@@ -199,5 +193,4 @@ def blackjack() -> PureEnvironment:
         action_space_fn=action_space,
         render_fn=render,
         tabular_fn=tabular,
-        check_fn=check,
     )

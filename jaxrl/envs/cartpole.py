@@ -147,8 +147,6 @@ def check(params: Params) -> None:
     checks.in_range("reset_low", params.reset_low, -math.inf, math.inf)
     low = params.reset_low if checks.is_number(params.reset_low) else -math.inf
     checks.in_range("reset_high", params.reset_high, low, math.inf)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def cartpole() -> PureEnvironment:

@@ -86,11 +86,9 @@ def frame(state: State, params: Params) -> np.ndarray:
 
 
 def check(params: Params) -> None:
-    """Raises ValueError for a board too small or a limit below 1."""
+    """Raises ValueError for a board too small."""
     checks.at_least("rows", params.rows, 2)
     checks.at_least("columns", params.columns, 1)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def catch() -> PureEnvironment:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, spaces
+from jaxrl import spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import NO_LIMIT, PureEnvironment, TabularMDP, never
 
@@ -112,12 +112,6 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(_MAP, palette, divmod(int(state.position), _COLUMNS))
 
 
-def check(params: Params) -> None:
-    """Raises ValueError where a concrete value is out of range."""
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
-
-
 def cliff_walking() -> PureEnvironment:
     """The environment; every setting is a field of `Params`. Without a step limit, as in gymnasium."""
     return PureEnvironment(
@@ -131,7 +125,6 @@ def cliff_walking() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
-        check_fn=check,
         splits_fn=never,  # the start is one cell
     )
 

@@ -101,8 +101,6 @@ def frame(state: State, params: Params) -> np.ndarray:
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.at_least("length", params.length, 2)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def corridor() -> PureEnvironment:

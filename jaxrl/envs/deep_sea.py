@@ -126,8 +126,6 @@ def check(params: Params) -> None:
     checks.at_least("mapping_seed", params.mapping_seed, 0)
     checks.in_range("mapping_seed", params.mapping_seed, 0, 2**32 - 1)  # what numpy takes
     checks.in_range("unscaled_move_cost", params.unscaled_move_cost, 0, float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def deep_sea() -> PureEnvironment:

@@ -130,8 +130,6 @@ def check(params: Params) -> None:
         if letters.count(letter) != 1:
             raise ValueError(f"desc is {list(desc)} with {letters.count(letter)} {letter}; it must have one {what}")
     checks.in_range("goal_reward", params.goal_reward, -float("inf"), float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def dyna_maze(map_name: str = "dyna") -> PureEnvironment:

@@ -152,8 +152,6 @@ def check(params: Params) -> None:
         )
     for reward in params.reward_schedule:
         checks.in_range("reward_schedule", reward, -float("inf"), float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
     if not _solvable(desc):
         warnings.warn(f"desc is {list(desc)}: from some S no path around the holes leads to a G", stacklevel=2)
 

@@ -114,8 +114,6 @@ def check(params: Params) -> None:
         raise ValueError(f"a and b are both {params.a!r}; they must be two cells")
     for name in ("reward_a", "reward_b", "reward_off_grid"):
         checks.in_range(name, getattr(params, name), -float("inf"), float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def grid_world() -> PureEnvironment:

@@ -100,8 +100,6 @@ def check(params: Params) -> None:
     checks.at_least("num_arms", params.num_arms, 2)
     checks.in_range("mean", params.mean, -float("inf"), float("inf"))
     checks.in_range("std", params.std, 0, float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def maximization_bias() -> PureEnvironment:

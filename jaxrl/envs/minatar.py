@@ -136,8 +136,6 @@ def variant(name: str, params: Any) -> Any:
 def check(params: Any) -> None:
     """Raises ValueError where a concrete value of the shared settings is out of range."""
     checks.in_range("sticky_action_prob", params.sticky_action_prob, 0, 1)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def word(key: Array) -> Array:

@@ -128,8 +128,6 @@ def check_track(params: Any) -> None:
         checks.in_range("max_position", params.max_position, params.min_position, math.inf, open_low=True)
     if checks.is_number(params.reset_low):
         checks.in_range("reset_high", params.reset_high, params.reset_low, math.inf)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def mountain_car() -> PureEnvironment:

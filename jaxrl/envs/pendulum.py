@@ -101,8 +101,6 @@ def check(params: Params) -> None:
         checks.in_range(name, getattr(params, name), 0, math.inf, open_low=True)
     for name in ("max_torque", "g", "x_init", "y_init"):
         checks.in_range(name, getattr(params, name), 0, math.inf)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def pendulum() -> PureEnvironment:

@@ -102,8 +102,6 @@ def check(params: Params) -> None:
     checks.at_least("length", params.length, 1)
     for name in ("left_reward", "right_reward"):
         checks.in_range(name, getattr(params, name), -float("inf"), float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def random_walk() -> PureEnvironment:

@@ -89,12 +89,6 @@ def render(state: State, params: Params) -> str:
     return f"step {int(state.time)}  state {int(state.place)} of {len(np.asarray(params.terminal))}{end}"
 
 
-def check(params: Params) -> None:
-    """Raises ValueError where a concrete value is out of range."""
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
-
-
 def tabular_params(mdp: TabularMDP, max_steps: int = NO_LIMIT) -> Params:
     """The params of a process. Raises ValueError for shapes that differ and for what is no distribution.
 
@@ -146,7 +140,6 @@ def tabular_env(mdp: TabularMDP, max_steps: int = NO_LIMIT, name: str = "Tabular
         action_space_fn=action_space,
         render_fn=render,
         tabular_fn=tabular,
-        check_fn=check,
     )
 
 

@@ -225,8 +225,6 @@ def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.in_range("rainy_probability", params.rainy_probability, 0, 1)
     checks.in_range("fickle_probability", params.fickle_probability, 0, 1)
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def _splits(params: Params) -> bool:

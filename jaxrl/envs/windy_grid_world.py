@@ -122,8 +122,6 @@ def check(params: Params) -> None:
     if params.moves not in (4, 8, 9):
         raise ValueError(f"moves is {params.moves!r}; it must be 4, 8 (king's moves) or 9 (and staying)")
     checks.in_range("step_reward", params.step_reward, -float("inf"), float("inf"))
-    if checks.is_number(params.max_steps_in_episode):
-        checks.at_least("max_steps_in_episode", params.max_steps_in_episode, 1)
 
 
 def windy_grid_world() -> PureEnvironment:
