@@ -30,7 +30,8 @@ def gymnasium_means(env_id):
     R = np.zeros((48, 4))
     for s, actions in gymnasium.make(env_id).unwrapped.P.items():
         for a, outcomes in actions.items():
-            R[s, a] = sum(chance * reward for chance, _, reward, _ in outcomes)
+            for chance, _, reward, _ in outcomes:
+                R[s, a] += chance * reward  # not by sum, which compensates rounding from Python 3.12 on
     return R
 
 
