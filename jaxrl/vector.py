@@ -98,12 +98,10 @@ def make_vector(env: Any, params: PyTree, num_envs: int, pool: int = 0) -> Vecto
         index = jnp.clip(slot, 0, rows - 1)
         rows_of = jax.vmap(jnp.take, (0, 0, None))
         given = jax.tree.map(lambda leaf: rows_of(leaf, index, 0).reshape(num_envs, *leaf.shape[2:]), state.fresh)
-        fresh = jax.lax.cond(  # without a vmap over seeds the branch is taken only when it must
-            jnp.any(short),
-            lambda: jax.tree.map(partial(_where, short), reset_env(reset_keys, params), given),
-            lambda: given,
+        chosen = choose(done, given, (obs, env_state), params)
+        obs, env_state = jax.lax.cond(  # without a vmap over seeds the first branch is taken only when it must
+            jnp.any(short), lambda: choose(short, reset_env(reset_keys, params), chosen, params), lambda: chosen
         )
-        obs, env_state = choose(done, fresh, (obs, env_state), params)
         used = jnp.minimum(state.used + count[:, -1], rows)
         overflow = state.overflow + jnp.sum(short, dtype=jnp.int32)
         return obs, Pooled(env_state, state.fresh, used, overflow), reward, terminated, truncated, info
@@ -215,11 +213,6 @@ def params_axes(env: Any, params: PyTree, num_envs: int) -> PyTree:
             )
         axes.append(None if found == own else 0)
     return jax.tree.unflatten(structure, axes) if 0 in axes else None
-
-
-def _where(condition: Array, x: Array, y: Array) -> Array:
-    """`where` over leading axis [N]."""
-    return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
 
 
 def _select(done: Array, fresh: PyTree, stepped: PyTree, params: PyTree) -> PyTree:
