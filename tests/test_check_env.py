@@ -140,7 +140,10 @@ def counted(key, state, action, params, calls=[]):  # noqa: B006 # as above
 
 def drawn_by_callback(key, state, action, params, random=np.random.RandomState(0)):  # noqa: B008 # as above
     shape = jax.ShapeDtypeStruct((), jnp.float32)
-    draw = lambda _: np.float32(random.uniform())  # noqa: E731
+
+    def draw(_):
+        return np.float32(random.uniform())
+
     after, reward, terminated = step(key, state, action, params)
     return after, jax.pure_callback(draw, shape, after.place, vmap_method="sequential"), terminated
 
@@ -297,10 +300,9 @@ def test_a_limit_that_is_passed_is_named():
 
 def test_masks_are_looked_at():
     env = masked_env()
-    place = lambda state: state.place  # noqa: E731
-    nothing = dataclasses.replace(env, observe_fn=lambda s, p: Masked(place(s), jnp.zeros(3, bool)))
+    nothing = dataclasses.replace(env, observe_fn=lambda s, p: Masked(s.place, jnp.zeros(3, bool)))
     assert "an action_mask allows no action: [False False False] (bool)" in complaint(nothing)
-    short = dataclasses.replace(env, observe_fn=lambda s, p: Masked(place(s), jnp.ones(2, bool)))
+    short = dataclasses.replace(env, observe_fn=lambda s, p: Masked(s.place, jnp.ones(2, bool)))
     assert "obs.action_mask is bool[2]; it must be bool[3], one for each action" in complaint(short)
 
 

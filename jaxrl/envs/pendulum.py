@@ -30,7 +30,7 @@ class Params:
     dt: float = 0.05  # seconds a step
     g: float = 10.0
     m: float = 1.0
-    l: float = 1.0  # noqa: E741  gymnasium's name
+    l: float = 1.0  # noqa: E741 # gymnasium's name
     x_init: float = math.pi  # a start's largest angle
     y_init: float = 1.0  # and its largest speed
     max_steps_in_episode: int = 200

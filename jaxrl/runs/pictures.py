@@ -37,7 +37,7 @@ def check(name: str, path: Path, suffix: str, force: bool = False) -> None:
     except OSError as error:
         raise ValueError(f"cannot use {path}: {error.strerror or error}; choose another {name}") from error
     try:
-        import PIL  # noqa: F401
+        import PIL  # noqa: F401 # whether it can be imported is all that is asked
     except ImportError as error:
         raise ValueError(f"cannot import Pillow for {name} ({error}); install it: pip install pillow") from error
 
