@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxrl import recipes
+from jaxrl import memory, recipes
 from jaxrl.envs import registry
-from jaxrl.runs import commands, directory, log, memory, record
+from jaxrl.runs import commands, directory, log, record
 from jaxrl.runs.cli import main
 
 TINY = ["train", "q_learning", "Corridor-v0", "--steps", "2_000", "--num-envs", "4", "--no-cache"]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from common import copies_of
 
-from jaxrl import prng, recipes
+from jaxrl import memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import evaluate
-from jaxrl.runs import checkpoint, config, directory, host, library, log, memory, plan, plot, signals
+from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, plot, signals
 from jaxrl.runs.errors import CheckpointError
 
 TABLE = {"steps": 2_000, "num_envs": 4}

@@ -14,6 +14,7 @@ WALLS = {
     "types": set(),
     "prng": set(),
     "checks": set(),
+    "memory": {"types"},
     "spaces": MATHEMATICS,
     "returns": MATHEMATICS,
     "explore": MATHEMATICS,
@@ -21,7 +22,7 @@ WALLS = {
     "vector": MATHEMATICS,
     "train": MATHEMATICS | {"vector"},
     "evaluate": MATHEMATICS | {"vector"},
-    "buffers": MATHEMATICS | {"buffers"},
+    "buffers": MATHEMATICS | {"buffers", "memory"},
     "envs": MATHEMATICS | {"spaces", "envs"},
     "agents": MATHEMATICS | {"returns", "explore", "agents.value", "agents.tabular"},
     "recipes": ALL,  # but not runs

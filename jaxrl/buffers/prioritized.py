@@ -36,6 +36,11 @@ def prioritized(
     alpha: ArrayLike = 0.6,
     beta: ArrayLike = 0.4,
     stale_priorities: bool = False,
+    *,
+    crossing: bool = True,
+    ends: float = storage.ENDS,
+    stack: int = 1,
+    carry: bool = True,
 ) -> Buffer:
     """A replay that draws window i with probability P(i) = m_i / sum m, where m = (priority + EPS)^alpha.
 
@@ -48,7 +53,9 @@ def prioritized(
     Raises ValueError as `uniform` does, and if alpha < 0, beta is outside [0, 1], or batches > 1 without
     stale_priorities.
     """
-    ring = storage.make_ring("prioritized", capacity, num_envs, window, stride)
+    ring = storage.make_ring(
+        "prioritized", capacity, num_envs, window, stride, crossing=crossing, ends=ends, stack=stack, carry=carry
+    )
     checks.at_least("prioritized: batch_size", batch_size, 1)
     checks.in_range("prioritized: alpha", alpha, 0, math.inf, open_high=True)
     checks.in_range("prioritized: beta", beta, 0, 1)
@@ -56,7 +63,7 @@ def prioritized(
     def init(step: Transition) -> PrioritizedState:
         return PrioritizedState(
             store=storage.empty(ring, step),
-            mass=jnp.zeros((ring.rows, num_envs), jnp.float32),
+            mass=jnp.zeros((ring.steps, num_envs), jnp.float32),
             largest=jnp.ones((), jnp.float32),
             clock=jnp.zeros((), jnp.int32),
             invalid=jnp.zeros((), jnp.int32),
@@ -65,11 +72,13 @@ def prioritized(
     def add(state: PrioritizedState, step: Transition, clock: Array) -> PrioritizedState:
         start = clock - window + 1  # of the windows that this step completes
         enters = (start >= 0) & (start % stride == 0)
-        mass = storage.write_row(state.mass, jnp.zeros(num_envs, jnp.float32), clock % ring.rows)
-        entry = jnp.full(num_envs, jnp.where(enters, state.largest, 0))
+        mass = storage.write_row(state.mass, jnp.zeros(num_envs, jnp.float32), clock % ring.steps)
+        store = storage.write(ring, state.store, step, clock)
+        enters &= storage.usable_lanes(ring, store, start)
+        entry = jnp.where(enters, state.largest, 0)
         return state._replace(
-            store=storage.write(ring, state.store, step, clock),
-            mass=storage.write_row(mass, entry, start % ring.rows),
+            store=store,
+            mass=storage.write_row(mass, entry, start % ring.steps),
             clock=jnp.asarray(clock + 1, jnp.int32),
         )
 
@@ -85,7 +94,7 @@ def prioritized(
         mass = state.mass.reshape(-1)
         drawn = _draw(mass, jax.random.uniform(key, shape))
         row, env = drawn // num_envs, drawn % num_envs
-        start = clock - 1 - (clock - 1 - row) % ring.rows
+        start = clock - 1 - (clock - 1 - row) % ring.steps
         lightest = jnp.min(mass[drawn], axis=-1, keepdims=True)
         return Sample(
             window=storage.read(ring, state.store, start, env),
@@ -99,7 +108,7 @@ def prioritized(
         valid = jnp.isfinite(priority) & (priority >= 0)
         mass = (jnp.where(valid, priority, 0) + EPS).astype(jnp.float32) ** jnp.asarray(alpha, jnp.float32)
         mass = jnp.where(valid, jnp.clip(mass, LEAST, MOST), state.largest)
-        row = jnp.where(alive, row, ring.rows)  # outside: dropped
+        row = jnp.where(alive, row, ring.steps)  # outside: dropped
         cleared = state.mass.at[row, env].set(0, mode="drop")  # then max: duplicates in any order
         return state._replace(
             mass=cleared.at[row, env].max(mass, mode="drop"),
@@ -110,7 +119,19 @@ def prioritized(
     def fresh(state: PrioritizedState, clock: Array, steps: int) -> Sample:
         return storage.fresh(ring, state.store, clock, steps)
 
-    return Buffer(init, add, sample, update, fresh, min_steps=window, ahead=stale_priorities)
+    init, nbytes = storage.allocator("prioritized", ring, init)
+    return Buffer(
+        init,
+        add,
+        sample,
+        update,
+        fresh,
+        window,
+        nbytes,
+        lambda state: storage.counts(state.store) | {"invalid": state.invalid},
+        lambda state, clock: storage.contents(ring, state.store, clock),
+        ahead=stale_priorities,
+    )
 
 
 def _draw(mass: Array, unit: Array) -> Array:

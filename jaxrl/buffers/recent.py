@@ -6,44 +6,60 @@ from jax import Array
 
 from jaxrl import checks
 from jaxrl.buffers import storage
-from jaxrl.types import Buffer, PyTree, Sample, Transition
+from jaxrl.types import Buffer, Sample, Transition
 
 
 def recent(window: int, num_envs: int) -> Buffer:
     """A buffer of the last `window` steps; a sample is all of it, B = num_envs, lane b is environment b.
 
     window=1 is online Q-learning, 2 SARSA, n n-step, a rollout PQN. `sample` ignores its key; weights
-    are 1; `batches` > 1 repeats the same windows; `fresh` has only the newest (steps=1).
+    are 1; `batches` > 1 repeats the same windows; `fresh` has only the newest (steps=1). Steps are kept as they
+    came, both observations whole: each is learned from at once.
     Raises ValueError if window or num_envs < 1, or if a step is added that is not like init's example.
     """
     checks.at_least("recent: num_envs", num_envs, 1)
     checks.at_least("recent: window", window, 1)
     ring = storage.make_ring("recent", window * num_envs, num_envs, window)
 
-    def init(step: Transition) -> PyTree:
-        return storage.empty(ring, step)
+    def empty(step: Transition) -> Transition:
+        storage.check_lanes(ring, step)
+        return jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), step)
 
-    def add(state: PyTree, step: Transition, clock: Array) -> PyTree:
-        return storage.write(ring, state, step, clock)
+    def add(state: Transition, step: Transition, clock: Array) -> Transition:
+        storage.check_like(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state))
+        return jax.tree.map(lambda leaf, x: storage.write_row(leaf, x, clock % window), state, step)
 
-    def sample(state: PyTree, key: Array, clock: Array, batches: int = 1) -> Sample:
-        del key
-        storage.check_clock(ring, clock)
-        checks.at_least("recent: batches", batches, 1)
-        lanes = Sample(
-            window=storage.read_latest(ring, state, clock),
+    def newest(state: Transition, clock: Array) -> Sample:
+        head = clock % window
+        steps = jax.tree.map(lambda x: jnp.moveaxis(jnp.roll(x, -head, axis=0), 0, 1), state._replace(carry=()))
+        return Sample(
+            window=steps._replace(carry=jax.tree.map(lambda x: x[head], state.carry)),
             index=storage.name(ring, clock - window, jnp.arange(num_envs, dtype=jnp.int32)),
             weight=jnp.ones(num_envs, jnp.float32),
         )
+
+    def sample(state: Transition, key: Array, clock: Array, batches: int = 1) -> Sample:
+        del key
+        storage.check_clock(ring, clock)
+        checks.at_least("recent: batches", batches, 1)
+        lanes = newest(state, clock)
         if batches == 1:
             return lanes
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (batches, *x.shape)), lanes)
 
-    def update(state: PyTree, index: Array, priority: Array) -> PyTree:
+    def update(state: Transition, index: Array, priority: Array) -> Transition:
         del index, priority
         return state
 
-    def fresh(state: PyTree, clock: Array, steps: int) -> Sample:
-        return storage.fresh(ring, state, clock, steps)
+    def fresh(state: Transition, clock: Array, steps: int) -> Sample:
+        if steps != 1:
+            raise ValueError(f"recent: fresh with steps={steps}, but only the newest window is held; use steps=1")
+        lanes, known = newest(state, clock), clock >= window
+        return lanes._replace(index=jnp.where(known, lanes.index, -1), weight=lanes.weight * known)
 
-    return Buffer(init, add, sample, update, fresh, min_steps=window)
+    def contents(state: Transition, clock: Array) -> Transition:
+        steps = newest(state._replace(carry=()), clock).window
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[max(0, window - int(clock)) :], steps)
+
+    init, nbytes = storage.allocator("recent", ring, empty)
+    return Buffer(init, add, sample, update, fresh, window, nbytes, lambda state: {}, contents)

@@ -1,108 +1,326 @@
-"""The one layout that every buffer shares: a time-major ring [C, N, ...] for each leaf of a Transition.
+"""The one layout of replay: a time-major ring that stores each observation once.
 
-Buffers know the ring through the functions below only. Steps are named by their number, the `clock` of the
-add that wrote them; step s of every environment lies in row s % C, so a write is one contiguous slice update.
-After `clock` adds the ring holds the steps max(0, clock - C) to clock - 1, and a window is complete if all of
-its steps are among these.
+Buffers know it through the functions below only. Steps are named by their number, the `clock` of the add that wrote
+them; step s of every environment lies in row s % R, so a write is one contiguous slice update. After `clock` adds the
+steps max(0, clock - C) to clock - 1 are held, and a window is complete if all of its steps are among these.
+
+Observations lie in one pool: R rows of N, then a bounded side store. Row s holds obs of step s, and so next_obs of
+step s - 1 wherever no episode ended; `add` writes next_obs into the row ahead, so that the newest step can be sampled
+at once. Where an episode ended, its true final observation lies in the side store, in order of time; its place is the
+number stored before its word of lanes plus the set bits below its own. When the side store is full, the next_obs of a
+terminated step is a copy of its obs, which no discount lets matter, and a truncated step cannot be drawn; both are
+counted. Where every row may end (`ends` = 1) a second ring of next_obs takes the place of both.
 """
 
+import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from jaxrl import checks
-from jaxrl.types import PyTree, Sample, Transition
+from jaxrl import checks, memory
+from jaxrl.buffers import bits
+from jaxrl.types import Masked, PyTree, Sample, Transition
 
-Store = PyTree  # secret: whatever `empty` returns
+TERMINATED, TRUNCATED, LOST, BASE = range(4)  # the planes of Store.ends
+ENDS = 1 / 8  # places for final observations, as a share of the steps held: enough for random play of most games
 
 
 class Ring(NamedTuple):
     """The static sizes of a ring; `make_ring` checks them."""
 
-    rows: int  # C
+    steps: int  # C, of every environment
     num_envs: int  # N
-    window: int  # T
-    stride: int  # windows start at steps that are multiples of it
+    window: int = 1  # T
+    stride: int = 1  # windows start at steps that are multiples of it
+    finals: int | None = None  # K, places in the side store; None: next_obs has a ring of its own
+    stack: int = 1  # frames that an observation is made of
+    crossing: bool = True  # whether a window may run on after an episode's end
+    carry: bool = True  # whether the agent's carry is kept
+
+    @property
+    def rows(self) -> int:
+        """R: the steps held, the row ahead, and the frames that the oldest step's stack needs."""
+        return self.steps + self.stack
 
     @property
     def numbers(self) -> int:
         """Names of windows count steps modulo this, a multiple of C: at least two rounds of the ring."""
-        return (2**31 - 1) // (self.rows * self.num_envs) * self.rows
+        return (2**31 - 1) // (self.steps * self.num_envs) * self.steps
 
 
-def make_ring(buffer: str, capacity: int, num_envs: int, window: int = 1, stride: int = 1) -> Ring:
-    """A ring of ceil(capacity / num_envs) rows; ValueError if it cannot hold a window at every moment."""
+class Store(NamedTuple):
+    """A ring's arrays."""
+
+    pool: PyTree  # observations or their newest frames: row r of lane e at r * N + e, then K (or R * N) next_obs
+    action: Array  # [R, N, ...]
+    reward: Array  # [R, N]
+    ends: Array  # [R, words, 4] uint32: bits of terminated, truncated, lost; finals stored before the word
+    carry: PyTree  # [starts, N, ...] at window starts only
+    stored: Array  # [] uint32, final observations stored so far, modulo a multiple of K
+    copied: Array  # [] int32, terminated steps whose next_obs is a copy of obs
+    cut: Array  # [] int32, truncated steps that cannot be drawn
+
+
+def make_ring(
+    buffer: str,
+    capacity: int,
+    num_envs: int,
+    window: int = 1,
+    stride: int = 1,
+    *,
+    crossing: bool = True,
+    ends: float = 1.0,
+    stack: int = 1,
+    carry: bool = True,
+) -> Ring:
+    """A ring of ceil(capacity / num_envs) steps; ValueError if it cannot hold a window at every moment.
+
+    `ends` is the side store's size as a share of the steps held, one row at least: make it the largest share of
+    steps that end an episode, or 1 to store both observations of every step. With `stack` = k, observations are k
+    frames on their last axis, the newest last and the first repeated where an episode begins (`frame_stack`'s form);
+    one of them is stored. Without `carry` the agent's memory is left out.
+    """
     checks.at_least(f"{buffer}: capacity", capacity, 1)
     checks.at_least(f"{buffer}: num_envs", num_envs, 1)
     checks.at_least(f"{buffer}: window", window, 1)
     checks.at_least(f"{buffer}: stride", stride, 1)
-    rows = -(-capacity // num_envs)
+    checks.at_least(f"{buffer}: stack", stack, 1)
+    checks.in_range(f"{buffer}: ends", ends, 0, 1)
+    steps = -(-capacity // num_envs)
     needed = window + stride - 1  # the longest stretch that may be needed to hold a whole window
-    if rows < needed:
+    if steps < needed:
         raise ValueError(
-            f"{buffer}: capacity={capacity} is {rows} rows of num_envs={num_envs}, but window={window} and "
+            f"{buffer}: capacity={capacity} is {steps} rows of num_envs={num_envs}, but window={window} and "
             f"stride={stride} need {needed} rows; raise capacity to {needed * num_envs} or shorten the window"
         )
-    if rows * num_envs >= 2**30:
+    if (steps + stack) * num_envs >= 2**30:
         raise ValueError(f"{buffer}: capacity={capacity} must be < 2**30, the most an int32 index can name; lower it")
-    return Ring(rows, num_envs, window, stride)
+    finals = max(math.ceil(ends * steps * num_envs), num_envs)
+    both = finals >= steps * num_envs
+    return Ring(steps, num_envs, window, stride, None if both else finals, stack, crossing, carry)
+
+
+def allocator(
+    buffer: str, ring: Ring, empty: Callable[[Transition], PyTree]
+) -> tuple[Callable[[Transition], PyTree], Callable[[Transition], int]]:
+    """(init, nbytes) of a buffer; init raises ValueError, before it allocates, where memory does not suffice."""
+
+    def nbytes(step: Transition) -> int:
+        return memory.bytes_of(jax.eval_shape(empty, step))
+
+    def init(step: Transition) -> PyTree:
+        held, needed = ring.steps * ring.num_envs, nbytes(step)
+        memory.require(f"{buffer}: capacity={held}", needed, f"; a transition takes {needed / held:.1f}: lower it")
+        return empty(step)
+
+    return init, nbytes
 
 
 def empty(ring: Ring, step: Transition) -> Store:
     """A ring of zeros for steps like `step` [N, ...]; ValueError if a leaf has not N rows."""
+    check_lanes(ring, step)
+    in_rows = ring.rows * ring.num_envs
+    places = in_rows + (in_rows if ring.finals is None else ring.finals)
+
+    def rows(x: Array, count: int = ring.rows) -> Array:
+        return jnp.zeros((count, *x.shape), x.dtype)
+
+    def pool(x: Array, stacked: bool) -> bits.Leaf:
+        if stacked and x.shape[-1:] != (ring.stack,):
+            raise ValueError(
+                f"Buffer.init: an observation of shape {x.shape[1:]} is no stack of {ring.stack} frames on its last "
+                "axis; give `stack` the k of frame_stack, or leave it at 1"
+            )
+        return bits.zeros(places, x.shape[1:-1] if stacked else x.shape[1:], x.dtype)
+
+    starts = (ring.steps + ring.stride - 2) // ring.stride + 1
+    counter = jnp.zeros((), jnp.int32)
+    store = Store(
+        pool=_over_observation(ring, pool, step.obs),
+        action=rows(step.action),
+        reward=rows(step.reward),
+        ends=jnp.zeros((ring.rows, bits.words(ring.num_envs), 4), jnp.uint32),
+        carry=jax.tree.map(lambda x: rows(x, starts), step.carry if ring.carry else ()),
+        stored=jnp.zeros((), jnp.uint32),
+        copied=counter,
+        cut=counter,
+    )
+    _check_step(ring, store, step)
+    return store
+
+
+def write(ring: Ring, store: Store, step: Transition, clock: Array) -> Store:
+    """Writes step [N, ...] as number `clock`, in place; ValueError if it is not like `empty`'s example."""
+    _check_step(ring, store, step)
+    lanes, in_rows = ring.num_envs, ring.rows * ring.num_envs
+    row, ahead = clock % ring.rows, (clock + 1) % ring.rows
+    store = store._replace(ends=write_row(store.ends, _new_ends(ring, store, step, clock), row))
+    ends = store.ends[row]  # what follows reads the row that was written, never the ring of before
+    kept = (ends[:, TERMINATED] | ends[:, TRUNCATED]) & ~ends[:, LOST]
+    place = in_rows + (bits.ranks(kept, ends[:, BASE], lanes) % (ring.finals or 1)).astype(jnp.int32)
+    place = jnp.where(bits.unpack_lanes(kept, lanes), place, jnp.iinfo(jnp.int32).max)
+
+    def put(leaf: bits.Leaf, obs: Array, next_obs: Array, stacked: bool) -> bits.Leaf:
+        newest = (lambda x: x[..., -1]) if stacked else (lambda x: x)
+        items, final = bits.data(leaf), bits.encode(leaf, newest(next_obs))
+        items = _write(items, bits.encode(leaf, newest(obs)), row * lanes)
+        if ring.finals is None:
+            return bits.with_data(leaf, _write(items, final, in_rows + row * lanes))
+        items = _write(items, final, ahead * lanes)
+        return bits.with_data(leaf, items.at[place].set(final, mode="drop"))
+
+    at = -(-clock // ring.stride)  # the last of the steps that write here is a start
+    carry = step.carry if ring.carry else ()
+    return store._replace(
+        pool=_over_observation(ring, put, store.pool, step.obs, step.next_obs),
+        action=write_row(store.action, step.action, row),
+        reward=write_row(store.reward, step.reward, row),
+        carry=jax.tree.map(lambda leaf, x: write_row(leaf, x, at % leaf.shape[0]), store.carry, carry),
+        stored=(ends[-1, BASE] + jax.lax.population_count(kept[-1])) % _rounds(ring),
+        copied=store.copied + bits.count(ends[:, LOST] & ends[:, TERMINATED]),
+        cut=store.cut + bits.count(ends[:, LOST] & ~ends[:, TERMINATED]),
+    )
+
+
+def _new_ends(ring: Ring, store: Store, step: Transition, clock: Array) -> Array:
+    """[words, 4]: the row of `Store.ends` that a step becomes."""
+    terminated, truncated = bits.pack_lanes(step.terminated), bits.pack_lanes(step.truncated)
+    ended = terminated | truncated
+    if ring.finals is None:
+        nothing = jnp.zeros_like(ended)
+        return jnp.stack([terminated, truncated, nothing, nothing], axis=-1)
+    oldest = jnp.maximum(clock - ring.steps + 1, 0)
+    before = jnp.where(oldest == clock, store.stored, store.ends[oldest % ring.rows, 0, BASE])
+    held = (store.stored + (_rounds(ring) - before)) % _rounds(ring)
+    free = ring.finals - held
+    base = bits.before(ended)
+    rank = bits.ranks(ended, base, ring.num_envs)
+    lost = ended & bits.pack_lanes(rank >= free)
+    return jnp.stack([terminated, truncated, lost, store.stored + jnp.minimum(base, free)], axis=-1)
+
+
+def write_row(leaf: Array, row: Array, i: Array) -> Array:
+    """Sets leaf[i] = row for an index within bounds: a slice update, not a scatter, also under vmap."""
+    return _write(leaf, row[None], i)
+
+
+def read(ring: Ring, store: Store, start: Array, env: Array) -> Transition:
+    """The windows that start at steps `start` of environments `env`: [...] gives leaves [..., T, ...]."""
+    past = ring.stack - 1
+    number = _count(start, -past, ring.window)
+    lane = jnp.broadcast_to(env[..., None], number.shape)
+    terminated, truncated, lost, kept = _ends(ring, store, number, lane)
+    own = _place(ring, number, lane)
+    if ring.finals is None:
+        after = ring.rows * ring.num_envs + own
+    else:
+        after = jnp.where(lost, own, jnp.where(terminated | truncated, kept, _place(ring, number + 1, lane)))
+    frames = own[..., None]
+    if past:
+        oldest = _first_frames(ring, number, terminated | truncated)
+        shown = _count(number[..., past:], -past, 1)  # [..., T, stack]
+        frames = _place(ring, jnp.maximum(shown, oldest[..., None]), env[..., None, None])
+    number, lane, own, after, terminated, truncated = (
+        x[..., past:] for x in (number, lane, own, after, terminated, truncated)
+    )
+    next_frames = jnp.concatenate([frames[..., 1:], after[..., None]], axis=-1)
+
+    def observe(newest: Array, frames: Array) -> PyTree:
+        def take(leaf: bits.Leaf, stacked: bool) -> Array:
+            return jnp.moveaxis(_take(leaf, frames), newest.ndim, -1) if stacked else _take(leaf, newest)
+
+        return _over_observation(ring, take, store.pool)
+
+    row = number % ring.rows
+    return Transition(
+        obs=observe(own, frames),
+        action=_take_lanes(store.action, row, lane),
+        reward=_take_lanes(store.reward, row, lane),
+        terminated=terminated,
+        truncated=truncated,
+        next_obs=observe(after, next_frames),
+        carry=jax.tree.map(lambda x: _take_lanes(x, start // ring.stride % x.shape[0], env), store.carry),
+    )
+
+
+def usable(ring: Ring, store: Store, start: Array, env: Array) -> Array:
+    """Whether the complete windows that start at `start` of `env` may be drawn, bool of their shape."""
+    if ring.finals is None and ring.crossing:
+        return jnp.ones(jnp.broadcast_shapes(start.shape, env.shape), bool)
+    number = _count(start, 0, ring.window)
+    terminated, truncated, lost, _ = _ends(ring, store, number, jnp.broadcast_to(env[..., None], number.shape))
+    wrong = jnp.any(lost & ~terminated, axis=-1)
+    return ~(wrong if ring.crossing else wrong | jnp.any((terminated | truncated)[..., :-1], axis=-1))
+
+
+def usable_lanes(ring: Ring, store: Store, start: Array) -> Array:
+    """[N] bool: the environments whose complete window from step `start` [] on may be drawn."""
+    row = (start + jnp.arange(ring.window, dtype=jnp.int32)) % ring.rows
+    ends = store.ends.at[row].get(mode="promise_in_bounds")  # [T, words, 4]
+    wrong = ends[..., LOST] & ~ends[..., TERMINATED]
+    if not ring.crossing:
+        within = (ends[..., TERMINATED] | ends[..., TRUNCATED])[:-1]
+        wrong = jnp.concatenate([wrong, within])
+    return ~bits.unpack_lanes(jnp.bitwise_or.reduce(wrong, axis=0), ring.num_envs)
+
+
+def contents(ring: Ring, store: Store, clock: Array | int) -> Transition:
+    """Every step held, oldest first: leaves [n, N, ...], carry (). `clock` is concrete."""
+    end = int(clock)
+    start = jnp.arange(max(0, end - ring.steps), end, dtype=jnp.int32)[:, None]
+    start, env = jnp.broadcast_arrays(start, jnp.arange(ring.num_envs, dtype=jnp.int32)[None])
+    steps = read(ring._replace(window=1), store._replace(carry=()), start, env)
+    return jax.tree.map(lambda x: x[:, :, 0], steps)
+
+
+def counts(store: Store) -> dict[str, Array]:
+    """What was lost to a full side store so far: see `Store`."""
+    return {"copied": store.copied, "cut": store.cut}
+
+
+def starts(ring: Ring, clock: Array) -> tuple[Array, Array]:
+    """(first, count): the complete windows start at (first + i) * stride, i < count, in every environment."""
+    first = -(-jnp.maximum(clock - ring.steps, 0) // ring.stride)
+    last = (clock - ring.window) // ring.stride
+    return first, last - first + 1
+
+
+def check_clock(ring: Ring, clock: Array, min_steps: int | None = None) -> None:
+    """Raises ValueError if the ring holds too little yet; a traced clock passes."""
+    least = ring.window if min_steps is None else min_steps
+    if not isinstance(clock, Tracer) and int(clock) < least:
+        raise ValueError(f"Buffer.sample: clock={clock} must be at least min_steps={least}; add more steps before")
+
+
+def check_lanes(ring: Ring, step: Transition) -> None:
+    """Raises ValueError if a leaf of `step` has not N rows."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(step):
         if leaf.shape[:1] != (ring.num_envs,):
             raise ValueError(
                 f"Buffer.init: step{jax.tree_util.keystr(path)} has shape {leaf.shape}, but its first axis "
                 f"must be num_envs={ring.num_envs}; build the buffer with the number of environments you step"
             )
-    return jax.tree.map(lambda x: jnp.zeros((ring.rows, *x.shape), x.dtype), step)
 
 
-def write(ring: Ring, store: Store, step: Transition, clock: Array) -> Store:
-    """Writes step [N, ...] as number `clock`, in place; ValueError if it is not like `empty`'s example."""
-    _check_like(store, step)
-    return jax.tree.map(lambda ring_leaf, x: write_row(ring_leaf, x, clock % ring.rows), store, step)
-
-
-def write_row(leaf: Array, row: Array, i: Array) -> Array:
-    """Sets leaf[i] = row for an index within bounds: a slice update, not a scatter, also under vmap."""
-    return jax.lax.dynamic_update_slice_in_dim(leaf, row[None], i, axis=0)
-
-
-def read(ring: Ring, store: Store, start: Array, env: Array) -> Transition:
-    """The windows that start at steps `start` of environments `env`: [...] gives leaves [..., T, ...]."""
-    offset = jax.lax.broadcasted_iota(jnp.int32, (*start.shape, ring.window), start.ndim)
-    rows = (start[..., None] + offset) % ring.rows
-    lanes = jnp.broadcast_to(env[..., None], rows.shape)
-    window = jax.tree.map(_take(rows, lanes), store._replace(carry=()))
-    return window._replace(carry=jax.tree.map(_take(rows[..., 0], env), store.carry))
-
-
-def read_latest(ring: Ring, store: Store, clock: Array) -> Transition:
-    """The last C steps of every environment in order of time: leaves [N, C, ...], carry [N, ...]."""
-    head = clock % ring.rows
-    window = jax.tree.map(lambda x: jnp.moveaxis(jnp.roll(x, -head, axis=0), 0, 1), store._replace(carry=()))
-    return window._replace(carry=jax.tree.map(lambda x: x[head], store.carry))
-
-
-def starts(ring: Ring, clock: Array) -> tuple[Array, Array]:
-    """(first, count): the complete windows start at (first + i) * stride, i < count, in every environment."""
-    first = -(-jnp.maximum(clock - ring.rows, 0) // ring.stride)
-    last = (clock - ring.window) // ring.stride
-    return first, last - first + 1
-
-
-def check_clock(ring: Ring, clock: Array) -> None:
-    """Raises ValueError if the ring holds no window yet; a traced clock passes."""
-    if not isinstance(clock, Tracer) and int(clock) < ring.window:
+def check_like(step: Transition, like: Transition) -> None:
+    """Raises ValueError if a step differs in structure, shape or dtype from those that a buffer was made for."""
+    if jax.tree.structure(step) != jax.tree.structure(like):
         raise ValueError(
-            f"Buffer.sample: clock={clock} must be at least min_steps={ring.window}; add more steps before"
+            f"Buffer.add: step is {jax.tree.structure(step)}, but init was given "
+            f"{jax.tree.structure(like)}; init the buffer with an example of what you add"
         )
+    paths = jax.tree_util.tree_leaves_with_path(step)
+    for (path, x), wanted in zip(paths, jax.tree.leaves(like), strict=True):
+        if (x.shape, x.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(
+                f"Buffer.add: step{jax.tree_util.keystr(path)} is {x.dtype}{list(x.shape)}, but init was "
+                f"given {wanted.dtype}{list(wanted.shape)}; init the buffer with an example of what you add"
+            )
 
 
 def name(ring: Ring, start: Array, env: Array) -> Array:
@@ -111,10 +329,10 @@ def name(ring: Ring, start: Array, env: Array) -> Array:
 
 
 def locate(ring: Ring, index: Array, clock: Array) -> tuple[Array, Array, Array]:
-    """(row, env, alive) of a name; alive: its window is complete after `clock` adds and not overwritten."""
+    """(start % C, env, alive) of a name; alive: its window is complete after `clock` adds and not overwritten."""
     number, env = index // ring.num_envs, index % ring.num_envs
     age = (clock - number) % ring.numbers
-    return number % ring.rows, env, (index >= 0) & (age >= ring.window) & (age <= ring.rows)
+    return number % ring.steps, env, (index >= 0) & (age >= ring.window) & (age <= ring.steps)
 
 
 def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
@@ -122,45 +340,98 @@ def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
 
     Lane j * N + e is environment e. Where there are fewer (the first adds complete none; `steps` need not be
     a multiple of `stride`), the last lanes have weight 0 and index -1, which Buffer.update ignores; their
-    content repeats the newest window, or is zeros while none is complete.
+    content repeats the newest window, or is zeros while none is complete. So have windows that cannot be drawn.
     Raises ValueError if the ring cannot hold all of them.
     """
     checks.at_least("Buffer.fresh: steps", steps, 1)
-    if steps + ring.window - 1 > ring.rows:
+    if steps + ring.window - 1 > ring.steps:
         raise ValueError(
             f"Buffer.fresh: steps={steps} of window={ring.window} needs {steps + ring.window - 1} rows, but "
-            f"the ring has {ring.rows}; raise capacity or ask for fewer steps"
+            f"the ring has {ring.steps}; raise capacity or ask for fewer steps"
         )
     last = (clock - ring.window) // ring.stride  # -1 or less while no window is complete
     first = jnp.maximum(-(-(clock - ring.window - steps + 1) // ring.stride), 0)
     number = jnp.repeat(first + jnp.arange(-(-steps // ring.stride), dtype=jnp.int32), ring.num_envs)
     env = jnp.arange(number.size, dtype=jnp.int32) % ring.num_envs
-    known = number <= last
     start = jnp.clip(number, 0, jnp.maximum(last, 0)) * ring.stride
+    return sample(ring, store, start, env, (number <= last) & usable(ring, store, start, env))
+
+
+def sample(ring: Ring, store: Store, start: Array, env: Array, known: Array) -> Sample:
+    """The windows at (start, env) with weight 1; weight 0 and index -1 where not `known`."""
     index = jnp.where(known, name(ring, start, env), -1)
     return Sample(read(ring, store, start, env), index, known.astype(jnp.float32))
 
 
-def _take(rows: Array, lanes: Array) -> Callable[[Array], Array]:
-    def take(leaf: Array) -> Array:
-        # A gather of single numbers from [C, N] makes XLA copy the ring in a loop that writes and reads once a turn.
-        slices = leaf[..., None] if leaf.ndim == 2 else leaf
-        taken = slices.at[rows, lanes].get(mode="promise_in_bounds")
-        return taken[..., 0] if leaf.ndim == 2 else taken
-
-    return take
+def _write(leaf: Array, rows: Array, at: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(leaf, rows, at, axis=0)
 
 
-def _check_like(store: Store, step: Transition) -> None:
-    if jax.tree.structure(step) != jax.tree.structure(store):
-        raise ValueError(
-            f"Buffer.add: step is {jax.tree.structure(step)}, but init was given "
-            f"{jax.tree.structure(store)}; init the buffer with an example of what you add"
-        )
-    paths = jax.tree_util.tree_leaves_with_path(step)
-    for (path, x), leaf in zip(paths, jax.tree.leaves(store), strict=True):
-        if (x.shape, x.dtype) != (leaf.shape[1:], leaf.dtype):
-            raise ValueError(
-                f"Buffer.add: step{jax.tree_util.keystr(path)} is {x.dtype}{list(x.shape)}, but init was "
-                f"given {leaf.dtype}{list(leaf.shape[1:])}; init the buffer with an example of what you add"
-            )
+def _rounds(ring: Ring) -> int:
+    return (2**31 - 1) // (ring.finals or 1) * (ring.finals or 1)
+
+
+def _count(start: Array, low: int, high: int) -> Array:
+    """start + [low, ..., high - 1] on a new last axis."""
+    return start[..., None] + low + jax.lax.broadcasted_iota(jnp.int32, (*start.shape, high - low), start.ndim)
+
+
+def _place(ring: Ring, number: Array, lane: Array) -> Array:
+    return number % ring.rows * ring.num_envs + lane
+
+
+def _ends(ring: Ring, store: Store, number: Array, lane: Array) -> tuple[Array, Array, Array, Array]:
+    """(terminated, truncated, lost, place of the final observation in the pool) of steps."""
+    word, bit = bits.place(lane, ring.num_envs)
+    ends = store.ends.at[number % ring.rows, word].get(mode="promise_in_bounds")
+    terminated, truncated, lost = (bits.bit_of(ends[..., i], bit) for i in (TERMINATED, TRUNCATED, LOST))
+    before = bits.below((ends[..., TERMINATED] | ends[..., TRUNCATED]) & ~ends[..., LOST], bit)
+    kept = ((ends[..., BASE] + before) % (ring.finals or 1)).astype(jnp.int32)
+    return terminated, truncated, lost, ring.rows * ring.num_envs + kept
+
+
+def _first_frames(ring: Ring, number: Array, ended: Array) -> Array:
+    """[..., T]: the step that each window step's episode began with, or one from before its stack of frames."""
+    began = jnp.where(ended, number + 1, jnp.where(number < 0, 0, number[..., :1]))
+    return functools.reduce(jnp.maximum, (began[..., i : i + ring.window] for i in range(ring.stack - 1)))
+
+
+def _over_observation(ring: Ring, function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    """`function(*leaves, stacked)` over observations, where an action mask is no stack of frames."""
+
+    def over(stacked: bool, *trees: PyTree) -> PyTree:
+        return jax.tree.map(lambda *leaves: function(*leaves, stacked), *trees, is_leaf=bits.is_packed)
+
+    stacked = ring.stack > 1
+    if stacked and isinstance(trees[0], Masked):
+        return Masked(*(over(part == 0, *(tree[part] for tree in trees)) for part in range(2)))
+    return over(stacked, *trees)
+
+
+def _take(leaf: bits.Leaf, index: Array) -> Array:
+    """Items of a pool, decoded."""
+    return bits.decode(leaf, _gather(bits.data(leaf), index))
+
+
+def _take_lanes(leaf: Array, row: Array, lane: Array) -> Array:
+    return _gather(leaf, row, lane)
+
+
+def _gather(leaf: Array, *index: Array) -> Array:
+    # A gather of single numbers makes XLA copy the ring in a loop that writes and reads once a turn.
+    numbers = leaf.ndim == len(index)
+    taken = (leaf[..., None] if numbers else leaf).at[index].get(mode="promise_in_bounds")
+    return taken[..., 0] if numbers else taken
+
+
+def _check_step(ring: Ring, store: Store, step: Transition) -> None:
+    def given(leaf: bits.Leaf, stacked: bool) -> jax.ShapeDtypeStruct:
+        shape, dtype = bits.item(leaf)
+        return jax.ShapeDtypeStruct((ring.num_envs, *shape, ring.stack) if stacked else (ring.num_envs, *shape), dtype)
+
+    def row(leaf: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    obs, flag = _over_observation(ring, given, store.pool), jax.ShapeDtypeStruct((ring.num_envs,), bool)
+    carry = jax.tree.map(row, store.carry) if ring.carry else step.carry
+    check_like(step, Transition(obs, row(store.action), row(store.reward), flag, flag, obs, carry))

@@ -1,49 +1,117 @@
 """Replay that draws every stored window with the same probability."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrl import checks
 from jaxrl.buffers import storage
-from jaxrl.types import Buffer, PyTree, Sample, Transition
+from jaxrl.buffers.prioritized import prioritized
+from jaxrl.types import Buffer, Sample
+
+TRIES = 4  # at a window that may be drawn, where some have lost their final observation
 
 
-def uniform(capacity: int, batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> Buffer:
-    """A replay of the last ceil(capacity / num_envs) steps of every environment; draws are with replacement.
+def uniform(
+    capacity: int,
+    batch_size: int,
+    num_envs: int,
+    window: int = 1,
+    stride: int = 1,
+    *,
+    crossing: bool = True,
+    replace: bool = True,
+    ends: float = storage.ENDS,
+    stack: int = 1,
+    carry: bool = True,
+) -> Buffer:
+    """A replay of the last ceil(capacity / num_envs) steps of every environment, drawn uniformly.
 
-    Lin (1992), Mnih et al. (2015). All `batches` of a call come from one draw and one gather. Windows are
-    complete: none spans the write head or reads a row never written; they may cross ends of episodes.
-    Raises ValueError if an argument is < 1, if the rows are fewer than window + stride - 1, or if a step is
-    added that is not like init's example.
+    Lin (1992), Mnih et al. (2015). All `batches` of a call come from one draw and one gather; without `replace` no
+    window is twice in a batch. Windows are complete: none spans the write head or reads a row never written. They
+    run on over the ends of episodes unless `crossing` is False. `ends`, `stack` and `carry` are about memory: see
+    `storage.make_ring`. A window that ends in a truncation whose final observation was lost is drawn again, TRIES
+    times in all; then, as where there is none to draw, its weight is 0 and its index -1.
+    Raises ValueError if a size is < 1, if the steps held are fewer than window + stride - 1 or cannot fill a batch
+    without replacement, if memory does not suffice, or if a step is added that is not like init's example.
     """
-    ring = storage.make_ring("uniform", capacity, num_envs, window, stride)
+    ring = storage.make_ring(
+        "uniform", capacity, num_envs, window, stride, crossing=crossing, ends=ends, stack=stack, carry=carry
+    )
     checks.at_least("uniform: batch_size", batch_size, 1)
+    if not crossing:  # a choice among few: a tree of masses finds them, here all alike
+        if not replace:
+            raise ValueError("uniform: replace=False needs crossing=True; leave one of the two as it is")
+        options = {"crossing": False, "ends": ends, "stack": stack, "carry": carry, "stale_priorities": True}
+        return prioritized(capacity, batch_size, num_envs, window, stride, alpha=0.0, beta=0.0, **options)
+    min_steps = window
+    if not replace:
+        starts = -(-batch_size // num_envs)  # in every environment
+        min_steps, needed = window + (starts - 1) * stride, window + starts * stride - 1
+        if ring.steps < needed:
+            raise ValueError(
+                f"uniform: capacity={capacity} cannot fill batch_size={batch_size} without replacement; raise "
+                f"capacity to {needed * num_envs}, shrink the batch or set replace=True"
+            )
 
-    def init(step: Transition) -> PyTree:
-        return storage.empty(ring, step)
+    def draw(key: Array, shape: tuple[int, ...], number: Array) -> Array:
+        return jax.random.randint(key, shape, 0, number, jnp.int32)
 
-    def add(state: PyTree, step: Transition, clock: Array) -> PyTree:
-        return storage.write(ring, state, step, clock)
+    def distinct(key: Array, shape: tuple[int, ...], number: Array) -> Array:
+        """Draws again whatever an earlier place of the batch has: by symmetry every set is as likely."""
 
-    def sample(state: PyTree, key: Array, clock: Array, batches: int = 1) -> Sample:
-        storage.check_clock(ring, clock)
+        def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            key, drawn, twice = state
+            key, draw_key = jax.random.split(key)
+            drawn = jnp.where(twice, draw(draw_key, shape, number), drawn)
+            return key, drawn, _repeated(drawn)
+
+        nothing = jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
+        enough = number >= batch_size
+        return jax.lax.while_loop(lambda state: jnp.any(state[2]) & enough, again, (key, *nothing))[1]
+
+    def sample(state: storage.Store, key: Array, clock: Array, batches: int = 1) -> Sample:
+        storage.check_clock(ring, clock, min_steps)
         checks.at_least("uniform: batches", batches, 1)
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
         first, count = storage.starts(ring, clock)
-        draw = jax.random.randint(key, shape, 0, count * num_envs, jnp.int32)
-        start, env = (first + draw // num_envs) * stride, draw % num_envs
-        return Sample(
-            window=storage.read(ring, state, start, env),
-            index=storage.name(ring, start, env),
-            weight=jnp.ones(shape, jnp.float32),
+
+        def windows(drawn: Array) -> tuple[Array, Array, Array]:
+            start, env = (first + drawn // num_envs) * stride, drawn % num_envs
+            return start, env, storage.usable(ring, state, start, env)
+
+        if not replace:
+            return storage.sample(ring, state, *windows(distinct(key, shape, count * num_envs)))
+        tries = 1 if ring.finals is None else TRIES
+        start, env, known = windows(draw(key, (tries, *shape), count * num_envs))
+        chosen = jnp.argmax(known, axis=0)[None]
+        return storage.sample(
+            ring, state, *(jnp.take_along_axis(found, chosen, axis=0)[0] for found in (start, env, known))
         )
 
-    def update(state: PyTree, index: Array, priority: Array) -> PyTree:
+    def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
         del index, priority
         return state
 
-    def fresh(state: PyTree, clock: Array, steps: int) -> Sample:
-        return storage.fresh(ring, state, clock, steps)
+    init, nbytes = storage.allocator("uniform", ring, functools.partial(storage.empty, ring))
+    return Buffer(
+        init=init,
+        add=functools.partial(storage.write, ring),
+        sample=sample,
+        update=update,
+        fresh=functools.partial(storage.fresh, ring),
+        min_steps=min_steps,
+        nbytes=nbytes,
+        counts=storage.counts,
+        contents=functools.partial(storage.contents, ring),
+    )
 
-    return Buffer(init, add, sample, update, fresh, min_steps=window)
+
+def _repeated(drawn: Array) -> Array:
+    """Whether an earlier place of the last axis holds the same number."""
+    order = jnp.argsort(drawn, axis=-1, stable=True)
+    ranked = jnp.take_along_axis(drawn, order, axis=-1)
+    same = jnp.pad(ranked[..., 1:] == ranked[..., :-1], [(0, 0)] * (drawn.ndim - 1) + [(1, 0)])
+    return jnp.put_along_axis(jnp.zeros(drawn.shape, bool), order, same, axis=-1, inplace=False)

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxrl import memory
 from jaxrl.runs.errors import configuration
-from jaxrl.runs.log import say, si, size
+from jaxrl.runs.log import say, si
 
 TRAIN_HELP = """\
 usage: jaxrl train RECIPE ENV [flags]
@@ -221,7 +222,7 @@ def watch(args: list[str]) -> int:
         frames.append(watching.picture(chosen, moment.state))
         if moment.end:
             say(watching.ending(name, moment))
-    say(f"wrote {gif}: {len(frames)} pictures, {size(pictures.animation(gif, frames, options.fps))}")
+    say(f"wrote {gif}: {len(frames)} pictures, {memory.size(pictures.animation(gif, frames, options.fps))}")
     return 0
 
 
@@ -253,7 +254,7 @@ def _sheet(options: ListOptions) -> int:
     with configuration():
         pictures.check("pictures", path, ".png", options.force)
         _start_jax(not options.no_cache)
-    say(f"wrote {path}: {len(env_ids)} pictures, {size(pictures.sheet(path, env_ids))}")
+    say(f"wrote {path}: {len(env_ids)} pictures, {memory.size(pictures.sheet(path, env_ids))}")
     return 0
 
 

@@ -108,14 +108,6 @@ def si(number: float) -> str:
     return f"{number:.3g}"
 
 
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"
-
-
 def say(text: str, end: str = "\n") -> None:
     """Prints a line; a reader that went away (`| head`) silences this and every later one."""
     try:

@@ -8,11 +8,10 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrl import prng, recipes
+from jaxrl import memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.runs import config as configs
-from jaxrl.runs import memory
 from jaxrl.train import Run, make_run, vmap_run
 from jaxrl.types import NO_LIMIT, PyTree
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl import recipes
+from jaxrl import memory, recipes
 from jaxrl.runs import checkpoint, directory, host, log, plot
 from jaxrl.runs import config as configs
 from jaxrl.runs.errors import CheckpointError
@@ -141,7 +141,7 @@ def headline(plan: Plan) -> str:
     return (
         f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}, {plan.config.steps} steps, "
         f"{device.platform} ({device.device_kind}): {plan.parameters} parameters, "
-        f"replay memory {replay} bytes ({log.size(replay)})"
+        f"replay memory {replay} bytes ({memory.size(replay)})"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a run fits in memory, known from its shapes before anything is compiled."""
+"""Whether arrays fit in memory, known from their shapes before anything is allocated or compiled."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,20 @@ from typing import Any
 
 import jax
 
-from jaxrl.runs.log import size
 from jaxrl.types import PyTree
 
 
 def bytes_of(tree: PyTree) -> int:
     """Bytes of a tree of arrays or `jax.ShapeDtypeStruct`."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
 
 
 def check(needed: int, replay: int, free: int | None) -> None:
@@ -23,6 +30,13 @@ def check(needed: int, replay: int, free: int | None) -> None:
             f"this run needs {needed} bytes ({size(needed)}; the replay memory is {size(replay)} of it), but "
             f"{free} ({size(free)}) are available; a replay.capacity of {share:.0%} of this one would fit"
         )
+
+
+def require(what: str, needed: int, remedy: str = "") -> None:
+    """Raises ValueError where `needed` bytes for `what` exceed the free ones."""
+    free = available()
+    if free is not None and needed > free:
+        raise ValueError(f"{what} needs {needed} bytes ({size(needed)}), but {free} ({size(free)}) are free{remedy}")
 
 
 def available(device: Any = None) -> int | None:

@@ -1,0 +1,51 @@
+"""The newest windows of a replay, in order."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrl import checks
+from jaxrl.buffers import storage
+from jaxrl.types import Buffer, Sample
+
+
+def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> Buffer:
+    """A buffer whose sample is the `batch_size` newest windows, the newest first; it ignores its key.
+
+    Place j is environment j % num_envs. Where there are fewer yet, the last places have weight 0 and index -1.
+    `batches` > 1 repeats them. Raises ValueError as `uniform` does.
+    """
+    checks.at_least("latest: batch_size", batch_size, 1)
+    checks.at_least("latest: num_envs", num_envs, 1)
+    starts = -(-batch_size // num_envs)  # in every environment
+    ring = storage.make_ring("latest", (window + starts * stride - 1) * num_envs, num_envs, window, stride)
+
+    def sample(state: storage.Store, key: Array, clock: Array, batches: int = 1) -> Sample:
+        del key
+        storage.check_clock(ring, clock)
+        checks.at_least("latest: batches", batches, 1)
+        back, env = jnp.divmod(jnp.arange(batch_size, dtype=jnp.int32), num_envs)
+        number = (clock - window) // stride - back
+        newest = storage.sample(ring, state, jnp.maximum(number, 0) * stride, env, number >= 0)
+        if batches == 1:
+            return newest
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batches, *x.shape)), newest)
+
+    def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
+        del index, priority
+        return state
+
+    init, nbytes = storage.allocator("latest", ring, functools.partial(storage.empty, ring))
+    return Buffer(
+        init=init,
+        add=functools.partial(storage.write, ring),
+        sample=sample,
+        update=update,
+        fresh=functools.partial(storage.fresh, ring),
+        min_steps=window,
+        nbytes=nbytes,
+        counts=storage.counts,
+        contents=functools.partial(storage.contents, ring),
+    )
