@@ -1,5 +1,6 @@
 """Episodes, datasets and files of a replay, against episodes that a plain Python simulation wrote down."""
 
+import functools
 import io
 import os
 import re
@@ -84,7 +85,10 @@ SIZES = [(0, 1, 1), (1, 7, 1), (2, 9, 3), (3, 12, 2), (4, 1, 4)]
 @pytest.mark.parametrize("put", [lambda x: x, jnp.asarray], ids=["numpy", "jax"])
 def test_episodes_are_those_simulated(seed, rows, num_envs, put):
     steps, expected = simulate(seed, rows, num_envs)
-    assert_same(convert.episodes(jax.tree.map(put, steps)), expected)
+    found = convert.episodes(jax.tree.map(put, steps))
+    assert_same(found, expected)
+    found[0].reward[:] = -1  # theirs to change
+    assert (steps.reward >= 0).all()
 
 
 def test_an_episode_may_be_there_in_part():
@@ -143,21 +147,48 @@ def closed(steps: Transition) -> Transition:
     return steps._replace(truncated=truncated)
 
 
-@pytest.mark.parametrize("make", [uniform, prioritized])
-def test_fill_is_adding_one_by_one(make):
+REPLAYS = {
+    "uniform": functools.partial(uniform, ends=0.9),
+    "prioritized": functools.partial(prioritized, ends=0.9),
+    "both": functools.partial(uniform, ends=1.0),
+}
+
+
+@functools.cache
+def filled(name: str):
+    """(buffer, steps [9, 3], state, clock): the buffer holds the last six rows; its functions are compiled."""
     steps, _ = simulate(5, 9, 3)
-    buffer = make(capacity=18, batch_size=64, num_envs=3, window=2)  # of nine rows it holds the last six
+    buffer = REPLAYS[name](capacity=18, batch_size=64, num_envs=3, window=2)
     state, clock = convert.fill(buffer, steps)
-    add = jax.jit(buffer.add)
-    expected = buffer.init(jax.tree.map(lambda x: jnp.asarray(x[0]), steps))
-    for t in range(9):
-        expected = add(expected, jax.tree.map(lambda x, t=t: jnp.asarray(x[t]), closed(steps)), jnp.int32(t))
+    contents = jax.jit(lambda state: buffer.contents(state, 9))
+    return buffer._replace(sample=jax.jit(buffer.sample), contents=contents), steps, state, clock
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_a_log_comes_back_as_it_went_in(name):
+    """The whole round: episodes -> lanes -> buffer -> contents -> episodes, of those that the buffer still holds."""
+    buffer, steps, state, clock = filled(name)
     assert (int(clock), clock.dtype) == (9, jnp.int32)
-    assert_same(jax.device_get(state), jax.device_get(expected))
+    held, expected = buffer.contents(state), jax.tree.map(lambda x: x[-6:], closed(steps))
+    assert_same(jax.device_get(held), expected)
+    found = convert.episodes(held)
+    assert_same(convert.transitions(found, 3), expected)
+    assert_same(convert.from_dataset(convert.to_dataset(found)), found)
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_a_log_can_be_drawn_from(name):
+    buffer, steps, state, clock = filled(name)
     window = jax.device_get(buffer.sample(state, jax.random.key(0), clock).window)
-    drawn = {tuple(pair) for pair in numbers(window)}
-    lanes = np.array(numbers(steps)).T
-    assert drawn == {tuple(pair) for lane in lanes[:, 3:].tolist() for pair in zip(lane, lane[1:])}
+    lanes = np.array(numbers(steps)).T.tolist()
+    assert {tuple(pair) for pair in numbers(window)} == {pair for lane in lanes for pair in zip(lane[3:], lane[4:])}
+    assert numbers(window._replace(obs=window.next_obs)) == (np.array(numbers(window)) + 1).tolist()
+
+
+def test_a_buffer_that_is_not_full_gives_the_episodes_back():
+    log = [episode(0, 1, end="terminated"), episode(5, end="truncated"), episode(7, 8, 9, end="terminated")]
+    buffer = uniform(capacity=20, batch_size=1, num_envs=2, ends=0.9)
+    assert_same(convert.episodes(buffer.contents(*convert.fill(buffer, convert.transitions(log, 2)))), log)
 
 
 def test_fill_truncates_what_a_lane_leaves_open():
@@ -192,6 +223,12 @@ def test_fill_refuses_what_does_not_fit():
         convert.fill(recent(5, 2), steps)
     with pytest.raises(ValueError, match=re.escape("has shape (2,), but its first axis must be num_envs=3")):
         convert.fill(uniform(30, 4, 3), steps)
+    lane = convert.transitions([episode(0, 1, gap=3), episode(2), episode(8), episode(9)])
+    assert lane.truncated[:, 0].tolist() == [False, True, True, True, False]
+    with pytest.raises(ValueError, match="the next_obs of step 1 in lane 0 is not the obs of the step after; set"):
+        convert.fill(uniform(8, 4, 1), lane._replace(truncated=np.zeros((5, 1), bool)))
+    with pytest.raises(ValueError, match=r"no place for all final observations \({'cut': 2}\); raise its `ends`"):
+        convert.fill(uniform(8, 4, 1, ends=0.25), lane)
 
 
 @pytest.mark.parametrize("seed, rows, num_envs", SIZES)
@@ -250,6 +287,8 @@ def test_a_next_obs_that_nothing_follows_needs_arrays():
     with pytest.raises(ValueError, match="episode 1: a next_obs is not the next row's obs; to_arrays keeps both"):
         convert.to_dataset(log)
     assert_same(convert.from_arrays(convert.to_arrays(log)), log)
+    unknown = log[0]._replace(obs=np.array([0, np.nan]), next_obs=np.array([np.nan, 1]))
+    assert_same(convert.from_dataset(convert.to_dataset([unknown])), [unknown])  # NaN follows NaN
 
 
 def item(length: int = 3, **changes) -> dict:
@@ -371,20 +410,18 @@ def test_a_file_keeps_every_bit(tmp_path, put):
         assert sorted(arrays.files)[:4] == ["clock", "dtypes", "state/bytes", "state/file"]
 
 
-@pytest.mark.parametrize("make", [uniform, prioritized])
-def test_a_loaded_buffer_goes_on_to_the_bit(tmp_path, make):
-    steps, _ = simulate(6, 8, 2)
-    buffer = make(capacity=10, batch_size=16, num_envs=2)
+@pytest.mark.parametrize("name", ["uniform", "prioritized"])
+def test_a_loaded_buffer_goes_on_to_the_bit(tmp_path, name):
+    buffer, steps, state, clock = filled(name)
     example = jax.tree.map(lambda x: jnp.asarray(x[0]), steps)
 
     @jax.jit
     def go_on(state, clock):
         state = buffer.add(state, example, clock)
         sample = buffer.sample(state, jax.random.key(1), clock + 1)
-        state = buffer.update(state, sample.index, sample.window.reward[:, 0])
+        state = buffer.update(state, sample.index, jnp.abs(sample.window.reward[:, 0]))
         return state, buffer.sample(state, jax.random.key(2), clock + 1)
 
-    state, clock = convert.fill(buffer, steps)
     files.save(tmp_path / "replay.npz", state, clock)
     loaded, loaded_clock = files.load(tmp_path / "replay.npz", jax.eval_shape(buffer.init, example))
     assert_same(jax.device_get(go_on(loaded, loaded_clock)), jax.device_get(go_on(state, clock)))
@@ -469,6 +506,9 @@ def test_a_damaged_file_is_refused(tmp_path):
         else:
             assert found["a"].tolist() == state["a"].tolist() and int(clock) == 3
     assert refused > len(whole) / 2
+    path.write_bytes(whole.replace(b"'<f4'", b"'<f2'"))  # half the bytes are as many numbers
+    with pytest.raises(ValueError, match="the checksum of state/a.npy is wrong"):
+        files.load(path, state)
 
 
 def test_a_pickle_is_not_run(tmp_path):

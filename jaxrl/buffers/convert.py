@@ -1,8 +1,8 @@
 """Between what a buffer holds, a list of episodes, and the datasets of Minari and D4RL: numpy arrays all."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -60,7 +60,8 @@ def fill(buffer: Buffer, transitions: Transition) -> tuple[PyTree, Array]:
     """(state, clock) of a new buffer to which steps [n, N, ...] were added; a full one has lost the oldest.
 
     A lane's last step becomes truncated unless it is an end, so that steps added later do not follow it; numbers
-    of 64 bits become jax's. Raises ValueError where N is not the buffer's num_envs or n < min_steps.
+    of 64 bits become jax's. A buffer of frame stacks needs lanes that begin with an episode. Raises ValueError where
+    N is not the buffer's num_envs, n < min_steps, or a next_obs would be lost.
     """
     count, num_envs = transitions.reward.shape
     if count < buffer.min_steps:
@@ -68,15 +69,23 @@ def fill(buffer: Buffer, transitions: Transition) -> tuple[PyTree, Array]:
             f"fill: {count} steps in each of {num_envs} lanes are fewer than min_steps={buffer.min_steps}, which a "
             "first sample needs; give more steps or cut them into fewer lanes"
         )
-    return _fill(buffer, jax.tree.map(jnp.asarray, transitions)), jnp.int32(count)
+    state, parted = _fill(buffer, jax.tree.map(jnp.asarray, transitions))
+    for step, lane in np.argwhere(parted)[:1]:
+        raise ValueError(
+            f"fill: the next_obs of step {step} in lane {lane} is not the obs of the step after; set truncated there"
+        )
+    if lost := {name: int(number) for name, number in buffer.counts(state).items() if number}:
+        raise ValueError(f"fill: the buffer has no place for all final observations ({lost}); raise its `ends`")
+    return state, jnp.int32(count)
 
 
 @partial(jax.jit, static_argnums=0)
-def _fill(buffer: Buffer, steps: Transition) -> PyTree:
+def _fill(buffer: Buffer, steps: Transition) -> tuple[PyTree, Array]:
+    parted = ~(_followed(steps) | (steps.terminated | steps.truncated)[:-1])
     steps = steps._replace(truncated=steps.truncated.at[-1].set(steps.truncated[-1] | ~steps.terminated[-1]))
     clocks = jnp.arange(steps.reward.shape[0], dtype=jnp.int32)
     state = buffer.init(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), steps))
-    return jax.lax.scan(lambda state, x: (buffer.add(state, *x), None), state, (steps, clocks))[0]
+    return jax.lax.scan(lambda state, x: (buffer.add(state, *x), None), state, (steps, clocks))[0], parted
 
 
 def to_dataset(episodes: Sequence[Transition]) -> list[dict[str, PyTree]]:
@@ -86,11 +95,11 @@ def to_dataset(episodes: Sequence[Transition]) -> list[dict[str, PyTree]]:
     """
     _check("to_dataset", episodes)
     dataset = []
-    for i, (obs, *facts, next_obs, _) in enumerate(episodes):
-        if not jax.tree.all(jax.tree.map(lambda x, y: x[1:].tobytes() == y[:-1].tobytes(), obs, next_obs)):
+    for i, episode in enumerate(episodes):
+        if not _followed(episode).all():
             raise ValueError(f"to_dataset: episode {i}: a next_obs is not the next row's obs; to_arrays keeps both")
-        observations = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), obs, next_obs)
-        dataset.append(dict(zip(MINARI, (observations, *facts))))
+        observations = jax.tree.map(lambda x, y: np.concatenate([x, y[-1:]]), episode.obs, episode.next_obs)
+        dataset.append(dict(zip(MINARI, (observations, *episode[1:5]))))
     return dataset
 
 
@@ -103,7 +112,7 @@ def from_dataset(dataset: Iterable[Any]) -> list[Transition]:
     found = []
     for i, item in enumerate(dataset):
         observations, *facts = _fields(f"from_dataset: episode {i}", item, MINARI, MINARI_ALSO)
-        obs, next_obs = (jax.tree.map(itemgetter(rows), observations) for rows in (slice(-1), slice(1, None)))
+        obs, next_obs = (jax.tree.map(operator.itemgetter(rows), observations) for rows in (slice(-1), slice(1, None)))
         found.append(Transition(obs, *facts, next_obs=next_obs))
     _check("from_dataset", found)
     return found
@@ -134,7 +143,17 @@ def _split(steps: Transition, first: np.ndarray | bool = False) -> list[Transiti
     ends = steps.terminated | steps.truncated
     begins = np.flatnonzero(np.append(True, ends)[:-1] | first)
     rows = [slice(begin, end) for begin, end in zip(begins, [*begins[1:], len(ends)])]
-    return [jax.tree.map(itemgetter(part), steps) for part in rows]
+    return [jax.tree.map(operator.itemgetter(part), steps) for part in rows]
+
+
+def _followed(steps: Transition) -> Any:
+    """[n - 1, ...] bool: whether each next_obs is the obs of the step after."""
+
+    def same(next_obs: Any, obs: Any) -> Any:
+        equal = (next_obs[:-1] == obs[1:]) | ((next_obs[:-1] != next_obs[:-1]) & (obs[1:] != obs[1:]))  # or both NaN
+        return equal.all(axis=tuple(range(steps.reward.ndim, equal.ndim)))
+
+    return jax.tree.reduce(operator.and_, jax.tree.map(same, steps.next_obs, steps.obs))
 
 
 def _join(where: str, episodes: Sequence[Transition]) -> tuple[Transition, np.ndarray]:
