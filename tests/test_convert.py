@@ -5,6 +5,7 @@ import io
 import os
 import re
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -188,7 +189,8 @@ def test_a_log_can_be_drawn_from(name):
 def test_a_buffer_that_is_not_full_gives_the_episodes_back():
     log = [episode(0, 1, end="terminated"), episode(5, end="truncated"), episode(7, 8, 9, end="terminated")]
     buffer = uniform(capacity=20, batch_size=1, num_envs=2, ends=0.9)
-    assert_same(convert.episodes(buffer.contents(*convert.fill(buffer, convert.transitions(log, 2)))), log)
+    state, clock = convert.fill(buffer, convert.transitions(log, 2))
+    assert_same(convert.episodes(jax.jit(lambda state: buffer.contents(state, int(clock)))(state)), log)
 
 
 def test_fill_truncates_what_a_lane_leaves_open():
@@ -443,14 +445,15 @@ def test_a_file_is_whole_or_not_there_and_never_written_over(tmp_path, monkeypat
         files.save(path, ODD, 1)
     path.unlink()
 
-    def full(handle):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            files.save(path, ODD, 1)
-    assert os.listdir(tmp_path) == []
+    for place, name in ((os, "fsync"), (Path, "rename")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(OSError, match="No space left"):
+                files.save(path, ODD, 1)
+        assert os.listdir(tmp_path) == []
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: path.write_bytes(b"theirs"))  # another writer is faster
         with pytest.raises(ValueError, match="replay exists"):
