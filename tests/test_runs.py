@@ -332,8 +332,9 @@ def test_the_chunk_that_runs_copies_no_ring():
     settings = config.override(recipes.default("dqn"), {"steps": 4_800, "replay": {"capacity": 1_104}})
     asked = plan.prepare("dqn", plan.choose("CartPole-v1"), settings)
     _, chunk, _ = host._compile(asked, host.unit_of(asked.setup.iterations), plan.keys(0, 1))
-    for ring in {leaf.shape for leaf in jax.tree.leaves(asked.shapes.buffer)}:
-        assert ring[0] == 69
+    rings = {leaf.shape for leaf in jax.tree.leaves(asked.shapes.buffer) if leaf.size > 69}
+    assert len(rings) == 3  # observations, actions and rewards, ends
+    for ring in rings:
         assert not copies_of(chunk.as_text(), ring), ring
 
 

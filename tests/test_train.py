@@ -176,7 +176,10 @@ def test_an_actors_own_priorities_enter_the_buffer():
     ("seeds", "unroll", "updates", "window"), [(0, 1, 1, 3), (0, 1, 1, 1), (0, 2, 1, 3), (0, 1, 2, 3), (3, 1, 1, 3)]
 )
 def test_the_ring_is_written_in_place(seeds, unroll, updates, window):
-    """Every leaf of the ring, at every cadence: slices written in place, no scatter and no copy of the whole."""
+    """Every leaf of the ring, at every cadence: slices written in place, no copy of the whole.
+
+    Only the final observations of episodes, whose places depend on data, are scattered.
+    """
     run, *_ = cartpole_run(7, loop=LoopConfig(7, unroll, updates, warmup=8), window=window)
     key = jaxrl.key(0)
     if seeds:
@@ -184,14 +187,14 @@ def test_the_ring_is_written_in_place(seeds, unroll, updates, window):
     state = jax.eval_shape(lambda key: run.warmup(run.init(key)), key)
     chunk = jax.jit(lambda state: jaxrl.advance(run, state, 3), donate_argnums=0)
     text = chunk.lower(state).compile().as_text()
-    rings = {leaf.shape for leaf in jax.tree.leaves(state.buffer)}
-    assert len(rings) == 2
+    rings = {leaf.shape for leaf in jax.tree.leaves(state.buffer) if leaf.ndim > bool(seeds)}
+    assert len(rings) == 3  # observations, actions and rewards, ends
     for ring in rings:
         assert not copies_of(text, ring), ring
         dims = ",".join(map(str, ring))
         written = [line for line in text.splitlines() if f"[{dims}]" in line.partition("(")[0]]
         assert any("dynamic-update-slice" in line for line in written), ring
-        assert not any(" scatter(" in line for line in written), ring
+        assert not any(" scatter(" in line for line in written) or ring == state.buffer.pool.shape, ring
 
 
 def test_the_reader_of_copies_sees_one():

@@ -1,7 +1,7 @@
 """Booleans packed: eight of an observation to a byte, thirty-two lanes to a word.
 
 Both packings are planar: bit j of byte (word) i is element j * width + i, so that packing and unpacking are shifts of
-contiguous slices, which compilers vectorise; neighbouring bits of one byte are not.
+contiguous slices, which compilers vectorise. Bytes, not words, since XLA on CPU would undo a word element by element.
 """
 
 import math
@@ -20,7 +20,7 @@ LANES = 32  # to a word
 class Packed:
     """Boolean arrays of one shape, each as ceil(size / 8) bytes."""
 
-    data: Array  # [..., bytes] uint8
+    data: Array  # [items, bytes] uint8
     shape: tuple[int, ...] = field(metadata={"static": True})
 
 
@@ -60,12 +60,9 @@ def encode(leaf: Leaf, x: Array) -> Array:
     if not isinstance(leaf, Packed):
         return x
     size, width = math.prod(leaf.shape), leaf.data.shape[-1]
-    flat = x.reshape(-1, size).astype(jnp.uint8)
-    packed = flat[:, :width]
-    for bit in range(1, 8):
-        plane = flat[:, bit * width : (bit + 1) * width]
-        packed |= jnp.pad(plane, ((0, 0), (0, width - plane.shape[1]))) << bit
-    return packed
+    flat = jnp.pad(x.reshape(-1, size), ((0, 0), (0, 8 * width - size)))
+    planes = flat.reshape(-1, 8, width).astype(jnp.uint8) << jnp.arange(8, dtype=jnp.uint8)[None, :, None]
+    return jnp.sum(planes, axis=1, dtype=jnp.uint8)  # a reduction: XLA would unroll a fold of slices into its users
 
 
 def decode(leaf: Leaf, taken: Array) -> Array:
@@ -108,7 +105,7 @@ def ranks(packed: Array, base: Array, num_lanes: int) -> Array:
 
 def count(packed: Array) -> Array:
     """[] int32: how many lanes are set."""
-    return jnp.sum(jax.lax.population_count(packed).astype(jnp.int32))
+    return jnp.sum(jax.lax.population_count(packed), dtype=jnp.int32)
 
 
 def below(word: Array, bit: Array) -> Array:

@@ -57,9 +57,9 @@ class Store(NamedTuple):
     """A ring's arrays."""
 
     pool: PyTree  # observations or their newest frames: row r of lane e at r * N + e, then K (or R * N) next_obs
-    action: Array  # [R, N, ...]
-    reward: Array  # [R, N]
-    ends: Array  # [R, words, 4] uint32: bits of terminated, truncated, lost; finals stored before the word
+    action: Array  # [R * N, ...]
+    reward: Array  # [R * N]
+    ends: Array  # [R * words, 4] uint32: bits of terminated, truncated, lost; finals stored before the word
     carry: PyTree  # [starts, N, ...] at window starts only
     stored: Array  # [] uint32, final observations stored so far, modulo a multiple of K
     copied: Array  # [] int32, terminated steps whose next_obs is a copy of obs
@@ -127,9 +127,6 @@ def empty(ring: Ring, step: Transition) -> Store:
     in_rows = ring.rows * ring.num_envs
     places = in_rows + (in_rows if ring.finals is None else ring.finals)
 
-    def rows(x: Array, count: int = ring.rows) -> Array:
-        return jnp.zeros((count, *x.shape), x.dtype)
-
     def pool(x: Array, stacked: bool) -> bits.Leaf:
         if stacked and x.shape[-1:] != (ring.stack,):
             raise ValueError(
@@ -139,16 +136,15 @@ def empty(ring: Ring, step: Transition) -> Store:
         return bits.zeros(places, x.shape[1:-1] if stacked else x.shape[1:], x.dtype)
 
     starts = (ring.steps + ring.stride - 2) // ring.stride + 1
-    counter = jnp.zeros((), jnp.int32)
     store = Store(
         pool=_over_observation(ring, pool, step.obs),
-        action=rows(step.action),
-        reward=rows(step.reward),
-        ends=jnp.zeros((ring.rows, bits.words(ring.num_envs), 4), jnp.uint32),
-        carry=jax.tree.map(lambda x: rows(x, starts), step.carry if ring.carry else ()),
+        action=jnp.zeros((in_rows, *step.action.shape[1:]), step.action.dtype),
+        reward=jnp.zeros((in_rows, *step.reward.shape[1:]), step.reward.dtype),
+        ends=jnp.zeros((ring.rows * bits.words(ring.num_envs), 4), jnp.uint32),
+        carry=jax.tree.map(lambda x: jnp.zeros((starts, *x.shape), x.dtype), step.carry if ring.carry else ()),
         stored=jnp.zeros((), jnp.uint32),
-        copied=counter,
-        cut=counter,
+        copied=jnp.zeros((), jnp.int32),
+        cut=jnp.zeros((), jnp.int32),
     )
     _check_step(ring, store, step)
     return store
@@ -159,8 +155,10 @@ def write(ring: Ring, store: Store, step: Transition, clock: Array) -> Store:
     _check_step(ring, store, step)
     lanes, in_rows = ring.num_envs, ring.rows * ring.num_envs
     row, ahead = clock % ring.rows, (clock + 1) % ring.rows
-    store = store._replace(ends=write_row(store.ends, _new_ends(ring, store, step, clock), row))
-    ends = store.ends[row]  # what follows reads the row that was written, never the ring of before
+    width = bits.words(lanes)
+    store = store._replace(ends=_write(store.ends, _new_ends(ring, store, step, clock), row * width))
+    # What follows reads the row that was written, never the ring of before, which would have to be kept for it.
+    ends = jax.lax.dynamic_slice_in_dim(store.ends, row * width, width)
     kept = (ends[:, TERMINATED] | ends[:, TRUNCATED]) & ~ends[:, LOST]
     place = in_rows + (bits.ranks(kept, ends[:, BASE], lanes) % (ring.finals or 1)).astype(jnp.int32)
     place = jnp.where(bits.unpack_lanes(kept, lanes), place, jnp.iinfo(jnp.int32).max)
@@ -178,8 +176,8 @@ def write(ring: Ring, store: Store, step: Transition, clock: Array) -> Store:
     carry = step.carry if ring.carry else ()
     return store._replace(
         pool=_over_observation(ring, put, store.pool, step.obs, step.next_obs),
-        action=write_row(store.action, step.action, row),
-        reward=write_row(store.reward, step.reward, row),
+        action=_write(store.action, step.action, row * lanes),
+        reward=_write(store.reward, step.reward, row * lanes),
         carry=jax.tree.map(lambda leaf, x: write_row(leaf, x, at % leaf.shape[0]), store.carry, carry),
         stored=(ends[-1, BASE] + jax.lax.population_count(kept[-1])) % _rounds(ring),
         copied=store.copied + bits.count(ends[:, LOST] & ends[:, TERMINATED]),
@@ -195,7 +193,8 @@ def _new_ends(ring: Ring, store: Store, step: Transition, clock: Array) -> Array
         nothing = jnp.zeros_like(ended)
         return jnp.stack([terminated, truncated, nothing, nothing], axis=-1)
     oldest = jnp.maximum(clock - ring.steps + 1, 0)
-    before = jnp.where(oldest == clock, store.stored, store.ends[oldest % ring.rows, 0, BASE])
+    before = store.ends[oldest % ring.rows * bits.words(ring.num_envs), BASE]
+    before = jnp.where(oldest == clock, store.stored, before)
     held = (store.stored + (_rounds(ring) - before)) % _rounds(ring)
     free = ring.finals - held
     base = bits.before(ended)
@@ -228,6 +227,7 @@ def read(ring: Ring, store: Store, start: Array, env: Array) -> Transition:
     number, lane, own, after, terminated, truncated = (
         x[..., past:] for x in (number, lane, own, after, terminated, truncated)
     )
+    own, after, frames = (once(x) for x in (own, after, frames))
     next_frames = jnp.concatenate([frames[..., 1:], after[..., None]], axis=-1)
 
     def observe(newest: Array, frames: Array) -> PyTree:
@@ -236,15 +236,14 @@ def read(ring: Ring, store: Store, start: Array, env: Array) -> Transition:
 
         return _over_observation(ring, take, store.pool)
 
-    row = number % ring.rows
     return Transition(
         obs=observe(own, frames),
-        action=_take_lanes(store.action, row, lane),
-        reward=_take_lanes(store.reward, row, lane),
+        action=_gather(store.action, own),
+        reward=_gather(store.reward, own),
         terminated=terminated,
         truncated=truncated,
         next_obs=observe(after, next_frames),
-        carry=jax.tree.map(lambda x: _take_lanes(x, start // ring.stride % x.shape[0], env), store.carry),
+        carry=jax.tree.map(lambda x: _gather(x, start // ring.stride % x.shape[0], env), store.carry),
     )
 
 
@@ -260,8 +259,9 @@ def usable(ring: Ring, store: Store, start: Array, env: Array) -> Array:
 
 def usable_lanes(ring: Ring, store: Store, start: Array) -> Array:
     """[N] bool: the environments whose complete window from step `start` [] on may be drawn."""
-    row = (start + jnp.arange(ring.window, dtype=jnp.int32)) % ring.rows
-    ends = store.ends.at[row].get(mode="promise_in_bounds")  # [T, words, 4]
+    row = _row(ring, start + jnp.arange(ring.window, dtype=jnp.int32))
+    width = bits.words(ring.num_envs)
+    ends = _gather(store.ends, row[:, None] * width + jnp.arange(width, dtype=jnp.int32)[None])  # [T, words, 4]
     wrong = ends[..., LOST] & ~ends[..., TERMINATED]
     if not ring.crossing:
         within = (ends[..., TERMINATED] | ends[..., TRUNCATED])[:-1]
@@ -354,17 +354,26 @@ def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
     number = jnp.repeat(first + jnp.arange(-(-steps // ring.stride), dtype=jnp.int32), ring.num_envs)
     env = jnp.arange(number.size, dtype=jnp.int32) % ring.num_envs
     start = jnp.clip(number, 0, jnp.maximum(last, 0)) * ring.stride
-    return sample(ring, store, start, env, (number <= last) & usable(ring, store, start, env))
+    return sample(ring, store, start, env, number <= last)
 
 
-def sample(ring: Ring, store: Store, start: Array, env: Array, known: Array) -> Sample:
-    """The windows at (start, env) with weight 1; weight 0 and index -1 where not `known`."""
+def sample(ring: Ring, store: Store, start: Array, env: Array, known: Array | bool = True) -> Sample:
+    """The windows at (start, env) with weight 1; weight 0 and index -1 where not `known` or not `usable`."""
+    known = jnp.logical_and(usable(ring, store, start, env), known)
     index = jnp.where(known, name(ring, start, env), -1)
     return Sample(read(ring, store, start, env), index, known.astype(jnp.float32))
 
 
 def _write(leaf: Array, rows: Array, at: Array) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(leaf, rows, at, axis=0)
+
+
+def once(index: Array) -> Array:
+    """`index` as it is, by a scatter, which XLA does not fuse: else it is computed again for every number gathered."""
+    flat = index.reshape(-1)
+    here = jnp.arange(flat.size, dtype=jnp.uint32)
+    scattered = jnp.zeros_like(flat).at[here].set(flat, mode="promise_in_bounds", unique_indices=True)
+    return scattered.reshape(index.shape)
 
 
 def _rounds(ring: Ring) -> int:
@@ -377,13 +386,18 @@ def _count(start: Array, low: int, high: int) -> Array:
 
 
 def _place(ring: Ring, number: Array, lane: Array) -> Array:
-    return number % ring.rows * ring.num_envs + lane
+    return _row(ring, number) * ring.num_envs + lane
+
+
+def _row(ring: Ring, number: Array) -> Array:
+    # Unsigned, so that a remainder is one operation; numbers from before the first step wrap to rows never read.
+    return jax.lax.rem(number.astype(jnp.uint32) + jnp.uint32(ring.rows), jnp.uint32(ring.rows)).astype(jnp.int32)
 
 
 def _ends(ring: Ring, store: Store, number: Array, lane: Array) -> tuple[Array, Array, Array, Array]:
     """(terminated, truncated, lost, place of the final observation in the pool) of steps."""
     word, bit = bits.place(lane, ring.num_envs)
-    ends = store.ends.at[number % ring.rows, word].get(mode="promise_in_bounds")
+    ends = _gather(store.ends, _row(ring, number) * bits.words(ring.num_envs) + word)
     terminated, truncated, lost = (bits.bit_of(ends[..., i], bit) for i in (TERMINATED, TRUNCATED, LOST))
     before = bits.below((ends[..., TERMINATED] | ends[..., TRUNCATED]) & ~ends[..., LOST], bit)
     kept = ((ends[..., BASE] + before) % (ring.finals or 1)).astype(jnp.int32)
@@ -413,10 +427,6 @@ def _take(leaf: bits.Leaf, index: Array) -> Array:
     return bits.decode(leaf, _gather(bits.data(leaf), index))
 
 
-def _take_lanes(leaf: Array, row: Array, lane: Array) -> Array:
-    return _gather(leaf, row, lane)
-
-
 def _gather(leaf: Array, *index: Array) -> Array:
     # A gather of single numbers makes XLA copy the ring in a loop that writes and reads once a turn.
     numbers = leaf.ndim == len(index)
@@ -430,8 +440,9 @@ def _check_step(ring: Ring, store: Store, step: Transition) -> None:
         return jax.ShapeDtypeStruct((ring.num_envs, *shape, ring.stack) if stacked else (ring.num_envs, *shape), dtype)
 
     def row(leaf: Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        return jax.ShapeDtypeStruct((ring.num_envs, *leaf.shape[1:]), leaf.dtype)
 
     obs, flag = _over_observation(ring, given, store.pool), jax.ShapeDtypeStruct((ring.num_envs,), bool)
-    carry = jax.tree.map(row, store.carry) if ring.carry else step.carry
+    carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), store.carry)
+    carry = carry if ring.carry else step.carry
     check_like(step, Transition(obs, row(store.action), row(store.reward), flag, flag, obs, carry))

@@ -11,8 +11,6 @@ from jaxrl.buffers import storage
 from jaxrl.buffers.prioritized import prioritized
 from jaxrl.types import Buffer, Sample
 
-TRIES = 4  # at a window that may be drawn, where some have lost their final observation
-
 
 def uniform(
     capacity: int,
@@ -32,8 +30,7 @@ def uniform(
     Lin (1992), Mnih et al. (2015). All `batches` of a call come from one draw and one gather; without `replace` no
     window is twice in a batch. Windows are complete: none spans the write head or reads a row never written. They
     run on over the ends of episodes unless `crossing` is False. `ends`, `stack` and `carry` are about memory: see
-    `storage.make_ring`. A window that ends in a truncation whose final observation was lost is drawn again, TRIES
-    times in all; then, as where there is none to draw, its weight is 0 and its index -1.
+    `storage.make_ring`. Weights are 1, but 0 for a window with a truncation whose final observation was lost.
     Raises ValueError if a size is < 1, if the steps held are fewer than window + stride - 1 or cannot fill a batch
     without replacement, if memory does not suffice, or if a step is added that is not like init's example.
     """
@@ -56,40 +53,14 @@ def uniform(
                 f"capacity to {needed * num_envs}, shrink the batch or set replace=True"
             )
 
-    def draw(key: Array, shape: tuple[int, ...], number: Array) -> Array:
-        return jax.random.randint(key, shape, 0, number, jnp.int32)
-
-    def distinct(key: Array, shape: tuple[int, ...], number: Array) -> Array:
-        """Draws again whatever an earlier place of the batch has: by symmetry every set is as likely."""
-
-        def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            key, drawn, twice = state
-            key, draw_key = jax.random.split(key)
-            drawn = jnp.where(twice, draw(draw_key, shape, number), drawn)
-            return key, drawn, _repeated(drawn)
-
-        nothing = jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
-        enough = number >= batch_size
-        return jax.lax.while_loop(lambda state: jnp.any(state[2]) & enough, again, (key, *nothing))[1]
-
     def sample(state: storage.Store, key: Array, clock: Array, batches: int = 1) -> Sample:
         storage.check_clock(ring, clock, min_steps)
         checks.at_least("uniform: batches", batches, 1)
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
         first, count = storage.starts(ring, clock)
 
-        def windows(drawn: Array) -> tuple[Array, Array, Array]:
-            start, env = (first + drawn // num_envs) * stride, drawn % num_envs
-            return start, env, storage.usable(ring, state, start, env)
-
-        if not replace:
-            return storage.sample(ring, state, *windows(distinct(key, shape, count * num_envs)))
-        tries = 1 if ring.finals is None else TRIES
-        start, env, known = windows(draw(key, (tries, *shape), count * num_envs))
-        chosen = jnp.argmax(known, axis=0)[None]
-        return storage.sample(
-            ring, state, *(jnp.take_along_axis(found, chosen, axis=0)[0] for found in (start, env, known))
-        )
+        drawn = (_drawn if replace else _distinct)(key, shape, count * num_envs)
+        return storage.sample(ring, state, (first + drawn // num_envs) * stride, drawn % num_envs)
 
     def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
         del index, priority
@@ -107,6 +78,27 @@ def uniform(
         counts=storage.counts,
         contents=functools.partial(storage.contents, ring),
     )
+
+
+def _drawn(key: Array, shape: tuple[int, ...], number: Array) -> Array:
+    return storage.once(jax.random.randint(key, shape, 0, number, jnp.int32))
+
+
+def _distinct(key: Array, shape: tuple[int, ...], number: Array) -> Array:
+    """`_drawn`, again wherever an earlier place of the batch has the same: by symmetry every set is as likely.
+
+    Where there are fewer numbers than places, what is drawn first stays.
+    """
+
+    def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        key, drawn, twice = state
+        key, draw_key = jax.random.split(key)
+        drawn = jnp.where(twice, _drawn(draw_key, shape, number), drawn)
+        return key, drawn, _repeated(drawn)
+
+    start = key, jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
+    enough = number >= shape[-1]
+    return jax.lax.while_loop(lambda state: jnp.any(state[2]) & (enough | jnp.all(state[2])), again, start)[1]
 
 
 def _repeated(drawn: Array) -> Array:
