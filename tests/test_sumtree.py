@@ -1,9 +1,12 @@
 """The sum tree against dictionaries, float64 sums and the frequencies that the masses ask for."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import copies_of
 from scipy import stats
 
 from jaxrl import prng
@@ -149,3 +152,93 @@ def test_frequencies(leaves, draws, strata):
     assert not counts[mass == 0].any()
     share = mass[mass > 0].astype(np.float64) / mass.sum(dtype=np.float64)
     assert stats.chisquare(counts[mass > 0], share * counts.sum()).pvalue > 1e-6
+
+
+def test_a_million_leaves_are_drawn_as_their_masses_ask():
+    """2^24 draws, the leaves grouped by place and by mass."""
+    leaves, strata, rounds = 2**20, 4096, 4096
+    mass = np.random.default_rng(0).permutation(np.linspace(0.0, 2.0, leaves)).astype(np.float32)
+    mass[:: leaves // 64] = 0
+
+    def tick(counts, key):
+        unit, dither = jax.random.uniform(key, (2, strata))
+        return counts.at[sumtree.draw(tree, unit, dither)[0]].add(1), None
+
+    tree = tree_of(mass)
+    run = jax.jit(lambda keys: jax.lax.scan(tick, jnp.zeros(leaves, jnp.int32), keys)[0])
+    counts = np.asarray(run(jax.random.split(prng.key(0), rounds)))
+    assert not counts[mass == 0].any()
+    expected = mass.astype(np.float64) / mass.sum(dtype=np.float64) * strata * rounds
+    for groups in (np.arange(leaves) % 2**14, np.arange(leaves) >> 6, np.arange(leaves) & 63, np.argsort(mass) >> 6):
+        seen, wanted = (np.bincount(groups, weights=x) for x in (counts, expected))
+        often = wanted > 20
+        chi2 = np.sum((seen - wanted)[often] ** 2 / wanted[often])
+        assert stats.chi2.sf(chi2, often.sum()) > 1e-6
+
+
+@pytest.mark.parametrize("strata", [1, 3, 256])
+def test_a_leaf_among_a_million_has_its_share_of_the_grid(strata):
+    """The ends of leaves, by bisection over all 46 bits of a quantile, are 1e-6 of a leaf from where they belong."""
+    leaves = 2**20
+    mass = np.random.default_rng(0).uniform(0.5, 1.5, leaves).astype(np.float32)
+    ends = np.cumsum(mass, dtype=np.float64) / mass.sum(dtype=np.float64) * strata
+    bits = 23 - (strata - 1).bit_length()  # of the unit that count; the dither has 23
+    stratum = np.arange(strata)
+    place = np.searchsorted(ends, stratum + np.random.default_rng(1).uniform(0.1, 0.9, (200, strata)))
+    inside = (ends[place] < stratum + 1) & (ends[place - 1] > stratum) & (place > 0)
+    tree = tree_of(mass)
+
+    def edge(place):
+        low, high = np.zeros(place.shape, np.int64), np.full(place.shape, 1 << (bits + 23))
+        while (high - low).max() > 1:
+            middle = (low + high) // 2
+            unit, dither = (middle >> 23) / 2.0**bits, (middle & (2**23 - 1)) / 2.0**23
+            leaf = np.asarray(draw(tree, unit.astype(np.float32), dither.astype(np.float32))[0])
+            low, high = np.where(leaf < place, middle, low), np.where(leaf < place, high, middle)
+        return high / 2.0 ** (bits + 23)
+
+    error = ((edge(place + 1) - edge(place)) / (ends[place] - ends[place - 1]) - 1)[inside]
+    assert np.sqrt(np.mean(error**2)) < 1.5e-6 and np.abs(error).max() < 1e-5
+
+
+# How it is compiled
+
+LEAVES, BLOCK, SEEDS = 1232, 77, 5  # numbers that no other array's shape has
+
+
+def scanned(seeds: int, spoil: bool = False) -> tuple[str, list[tuple[int, ...]]]:
+    """The compiled text of a scan that sets a block, draws and sets what was drawn, and the shapes of the levels."""
+
+    def tick(tree, xs):
+        key, first = xs
+        new = sumtree.set_block(tree, first, jax.random.uniform(key, (BLOCK,)))
+        leaf, mass = sumtree.draw(new, *jax.random.uniform(key, (2, 32)))
+        old = [level.at[leaf % level.size].get().sum() for level in tree] if spoil else 0.0
+        return sumtree.set_leaves(new, leaf, mass / 2, leaf >= 0), (mass, old)
+
+    def run(tree, keys, firsts):
+        return jax.lax.scan(jax.vmap(tick, in_axes=(0, (0, None))) if seeds else tick, tree, (keys, firsts))
+
+    tree = jax.eval_shape(lambda: sumtree.zeros(LEAVES))
+    if seeds:
+        tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), tree)
+    keys = jax.eval_shape(lambda: jax.random.split(prng.key(0), (9, seeds) if seeds else 9))
+    text = jax.jit(run, donate_argnums=0).lower(tree, keys, jax.ShapeDtypeStruct((9,), jnp.int32)).compile().as_text()
+    assert text
+    return text, [level.shape for level in tree]
+
+
+@pytest.mark.parametrize("seeds", [0, SEEDS], ids=["single", "vmapped"])
+def test_no_level_is_copied(seeds):
+    text, levels = scanned(seeds)
+    assert len(levels) == 4
+    for shape in levels[:-1]:  # the last is the FAN children of the root, as large as any batch of them
+        assert not copies_of(text, shape) and not copies_of(text, (*shape[:-1], shape[-1] // FAN, FAN))
+    assert len(re.findall(r" dynamic-update-slice\(", text)) >= len(levels)
+
+
+@pytest.mark.parametrize("seeds", [0, SEEDS], ids=["single", "vmapped"])
+def test_the_copy_detector_sees_a_copy(seeds):
+    text, levels = scanned(seeds, spoil=True)
+    for shape in levels[:-1]:
+        assert copies_of(text, shape), shape

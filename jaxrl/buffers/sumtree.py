@@ -4,8 +4,8 @@ A tree is a tuple of levels, the leaves first. A level holds the masses of the c
 entry i of a level is the sum of entries i * FAN to i * FAN + FAN - 1 of the level before it. A node is always computed
 anew from its children, left to right: sums do not drift, and trees of the same leaves have the same bits.
 
-XLA writes a level in place only if every read of its old content surely comes before. So a draw reads each level once
-and what it reads decides what it reads next, and whoever changes leaves waits for all that the tree has read before.
+XLA writes a level in place only if every read of its old content surely comes before. So a draw reads each level once,
+what it reads decides what it reads next, and a write waits for the sums that earlier writes have read.
 """
 
 from functools import reduce
@@ -37,6 +37,7 @@ def total(tree: SumTree) -> Array:
 def set_block(tree: SumTree, first: Array, mass: Array) -> SumTree:
     """Sets the leaves from number `first` on to mass [N]: slices alone, also under vmap if `first` is unbatched."""
     chex.assert_rank([first, mass], [0, 1])
+    mass = jnp.where(total(tree) >= 0, mass, 0)  # always true: orders the writes below after all reads of the tree
     levels = []
     for level in tree:
         level = jax.lax.dynamic_update_slice(level, mass, (first,))
@@ -52,7 +53,7 @@ def set_leaves(tree: SumTree, leaf: Array, mass: Array, live: Array) -> SumTree:
     """Sets leaf [B] to mass [B] where live [B]; of duplicates the largest mass stays."""
     chex.assert_rank([leaf, mass, live], 1)
     chex.assert_equal_shape([leaf, mass, live])
-    live &= total(tree) >= 0  # always true: orders the writes below after all reads that made the tree
+    live &= total(tree) >= 0  # as above
     at = jnp.where(live, leaf, tree[0].size)  # outside: dropped
     levels = [tree[0].at[at].set(0, mode="drop").at[at].max(mass, mode="drop")]
     node = jnp.where(live, leaf, 0)  # a node computed once more does no harm
@@ -79,6 +80,7 @@ def draw(tree: SumTree, unit: Array, dither: Array) -> tuple[Array, Array]:
     high, low = high.reshape(-1), (dither * step).reshape(-1)  # their sum: from the node's left end to the quantile
     width = jnp.full_like(high, strata)
     node = jnp.zeros(high.shape, jnp.int32)
+    mass = jnp.zeros_like(high)
     for level in reversed(tree):
         children = _children(level, node)
         upto = jnp.stack(list(accumulate(children[:, j] for j in range(FAN))), axis=1)
