@@ -1,10 +1,10 @@
 """Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
 
-from jaxrl import explore, nets, recipes, returns, spaces
+from jaxrl import buffers, explore, nets, recipes, returns, spaces
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.q_learning import q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa
-from jaxrl.buffers import prioritized, recent, uniform
+from jaxrl.buffers import latest, prioritized, recent, uniform
 from jaxrl.envs import wrappers
 from jaxrl.envs.check import check_env
 from jaxrl.envs.registry import list_ids, make, register
@@ -20,12 +20,14 @@ from jaxrl.runs.library import load, train  # last: `jaxrl.train` is this functi
 __all__ = [
     "LoopConfig",
     "advance",
+    "buffers",
     "check_env",
     "dqn",
     "evaluate",
     "expected_sarsa",
     "explore",
     "key",
+    "latest",
     "list_ids",
     "load",
     "make",

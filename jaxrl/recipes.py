@@ -44,9 +44,11 @@ class Replay:
     """The replay memory."""
 
     capacity: int = 100_000
-    """transitions kept"""
+    """transitions kept, rounded up to the same number for every environment"""
     batch_size: int = 128
     """windows in an update"""
+    ends: float = 0.125
+    """largest share of the steps that end an episode: places for their final observations"""
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def _deep(config: DQN, env: Any, params: PyTree, loop: LoopConfig, iterations: i
     checks.in_range("agent.clip_norm", agent.clip_norm, 0, math.inf, open_low=True, open_high=True)
     checks.at_least("agent.target_period", agent.target_period, 0)
     checks.at_least("replay.capacity", replay.capacity, 1)
+    checks.in_range("replay.ends", replay.ends, 0, 1)
     for width in agent.hidden:
         checks.at_least("agent.hidden", width, 1)
     rows = min(loop.warmup + loop.unroll, math.ceil(replay.capacity / loop.num_envs))
@@ -234,7 +237,7 @@ def _deep(config: DQN, env: Any, params: PyTree, loop: LoopConfig, iterations: i
         target_update=target,
         epsilon=_epsilon(agent.epsilon, config.steps),
     )
-    return learner, uniform(replay.capacity, replay.batch_size, loop.num_envs, window=agent.n_step)
+    return learner, uniform(replay.capacity, replay.batch_size, loop.num_envs, window=agent.n_step, ends=replay.ends)
 
 
 def _network(agent: DQNAgent, env: Any, params: PyTree) -> nets.QNetwork:

@@ -80,12 +80,15 @@ def tabular_agent(
         batch = sample.weight.shape[0]
         active, action, error, predicted = jax.vmap(error_of)(sample.window, jax.random.split(key, batch))
         entry = (active, action[:, None])  # [B, k] and [B, 1]: k entries an item
-        hits = jnp.zeros_like(state.visits).at[entry].add(1)
+        counted = (sample.weight > 0)[:, None].astype(state.visits.dtype)  # a weight of 0 says that there is no window
+        hits = jnp.zeros_like(state.visits).at[entry].add(counted)
         visits = state.visits + hits
         m, n = hits[entry], visits[entry]
         decayed = jnp.minimum(1.0, m * alpha * jnp.maximum(n, 1).astype(jnp.float32) ** -jnp.asarray(alpha_power))
         step = jnp.where(jnp.asarray(alpha_power) > 0, decayed, alpha) / active.shape[1]
-        table = state.q.at[entry].add((step / m * (sample.weight * error)[:, None]).astype(state.q.dtype))
+        table = state.q.at[entry].add(
+            (step / jnp.maximum(m, 1) * (sample.weight * error)[:, None]).astype(state.q.dtype)
+        )
         metrics = {"loss": jnp.mean(jnp.square(error)), "q": jnp.mean(predicted)}
         return TableState(table, visits), jnp.abs(error), metrics
 

@@ -94,6 +94,14 @@ def train(
         summary["eval"] = summarize(jax.device_get(play(state.agent, plan.evaluation_keys())))
     if not finite:
         summary["loss_finite"] = False
+    lost = {name: int(np.sum(count)) for name, count in jax.device_get(plan.setup.buffer.counts(state.buffer)).items()}
+    if any(lost.values()):
+        summary["replay"] = lost
+    if lost.get("cut"):
+        reporter.line(
+            f"the replay memory had no place for the final observation of {lost['cut']} truncated episodes, which were "
+            "not learned from: raise replay.ends"
+        )
     return Trained(state.agent, rows, summary)
 
 
