@@ -69,7 +69,7 @@ class DQNAgent:
     learning_rate_end: float = 1e-6
     """reached linearly at the run's end"""
     gamma: float = 0.99
-    n_step: int = 5
+    n_step: int = 10
     """length of the returns"""
     double: bool = True
     dueling: bool = False
