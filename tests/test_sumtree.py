@@ -206,13 +206,15 @@ def test_a_leaf_among_a_million_has_its_share_of_the_grid(strata):
 LEAVES, BLOCK, SEEDS = 1232, 77, 5  # numbers that no other array's shape has
 
 
-def scanned(seeds: int, spoil: bool = False) -> tuple[str, list[tuple[int, ...]]]:
-    """The compiled text of a scan that sets a block, draws and sets what was drawn, and the shapes of the levels."""
+def scanned(seeds: int, draws: bool = True, spoil: bool = False) -> tuple[str, list[tuple[int, ...]]]:
+    """The compiled text of a scan that sets two blocks, draws and sets what was drawn, and the shapes of the levels."""
 
     def tick(tree, xs):
         key, first = xs
         new = sumtree.set_block(tree, first, jax.random.uniform(key, (BLOCK,)))
-        leaf, mass = sumtree.draw(new, *jax.random.uniform(key, (2, 32)))
+        new = sumtree.set_block(new, first + BLOCK, jax.random.uniform(key, (BLOCK,)))
+        unit, dither = jax.random.uniform(key, (2, 32))
+        leaf, mass = sumtree.draw(new, unit, dither) if draws else ((unit * LEAVES).astype(jnp.int32), dither)
         old = [level.at[leaf % level.size].get().sum() for level in tree] if spoil else 0.0
         return sumtree.set_leaves(new, leaf, mass / 2, leaf >= 0), (mass, old)
 
@@ -228,9 +230,9 @@ def scanned(seeds: int, spoil: bool = False) -> tuple[str, list[tuple[int, ...]]
     return text, [level.shape for level in tree]
 
 
-@pytest.mark.parametrize("seeds", [0, SEEDS], ids=["single", "vmapped"])
-def test_no_level_is_copied(seeds):
-    text, levels = scanned(seeds)
+@pytest.mark.parametrize(("seeds", "draws"), [(0, True), (0, False), (SEEDS, True)])
+def test_no_level_is_copied(seeds, draws):
+    text, levels = scanned(seeds, draws)
     assert len(levels) == 4
     for shape in levels[:-1]:  # the last is the FAN children of the root, as large as any batch of them
         assert not copies_of(text, shape) and not copies_of(text, (*shape[:-1], shape[-1] // FAN, FAN))

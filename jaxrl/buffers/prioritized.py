@@ -1,4 +1,4 @@
-"""Replay that draws windows in proportion to their priority."""
+"""Replay that draws windows in proportion to their priority, or to a power of its rank."""
 
 import math
 from typing import NamedTuple
@@ -6,22 +6,26 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
+from jax.experimental import checkify
 from jax.typing import ArrayLike
 
 from jaxrl import checks
-from jaxrl.buffers import storage
-from jaxrl.types import Buffer, PyTree, Sample, Transition
+from jaxrl.buffers import storage, sumtree
+from jaxrl.types import Buffer, Sample, Schedule, Transition
 
 EPS = 1e-6  # added to every priority, so that a window without error stays in the draw
 LEAST, MOST = 1e-30, 1e30  # bounds of a mass: none vanishes in float32, and no sum of them overflows
+VARIANTS = "proportional", "rank"
 
 
 class PrioritizedState(NamedTuple):
-    """A ring and the mass of each start in it."""
+    """A ring and the mass of each window in it."""
 
-    store: PyTree  # the ring, [C, N, ...]
-    mass: Array  # [C, N] float32: (priority + EPS)^alpha of the window that starts there, else 0
+    store: storage.Store
+    tree: sumtree.SumTree  # leaf s % C * N + e: the mass of the window from step s of environment e, 0 if not to draw
     largest: Array  # [] float32: the largest mass so far, with which new windows enter
     clock: Array  # [] int32: that after the last add; only to tell windows that were overwritten meanwhile
     invalid: Array  # [] int32: priorities so far that were NaN, infinite or negative
@@ -34,9 +38,10 @@ def prioritized(
     window: int = 1,
     stride: int = 1,
     alpha: ArrayLike = 0.6,
-    beta: ArrayLike = 0.4,
+    beta: ArrayLike | Schedule = 0.4,
     stale_priorities: bool = False,
     *,
+    variant: str = "proportional",
     crossing: bool = True,
     ends: float = storage.ENDS,
     stack: int = 1,
@@ -44,26 +49,33 @@ def prioritized(
 ) -> Buffer:
     """A replay that draws window i with probability P(i) = m_i / sum m, where m = (priority + EPS)^alpha.
 
-    Schaul et al. (2016), proportional and stratified: sec. 3.3, eq. 1, algorithm 1. The weight (n P(i))^-beta
-    is divided by the largest of its batch. New windows enter with the largest mass so far, 1 at first.
-    `update` takes priorities >= 0 (say |TD error|): one that is NaN, infinite or negative counts as the
-    largest and in `state.invalid`; of duplicates the largest stays; one for a window that was overwritten
-    meanwhile is dropped. alpha and beta may be traced. Several `batches` in one draw all see the priorities
-    from before their first update: allowed with stale_priorities=True only.
-    Raises ValueError as `uniform` does, and if alpha < 0, beta is outside [0, 1], or batches > 1 without
-    stale_priorities.
+    Schaul et al. (2016), stratified: sec. 3.3, eq. 1, algorithm 1. With `variant` "rank" m = 1 / rank^alpha, 1 for
+    the largest priority, by a sort of all C * N of them at each draw. The weight (n P(i))^-beta is divided by the
+    largest of its batch; beta may be a schedule. New windows enter with the largest priority so far, 1 at first.
+    `update` takes priorities >= 0 (say |TD error|): of duplicates the largest stays; one for a window that was
+    overwritten meanwhile is dropped; one that is NaN, infinite or negative counts as the largest so far and in
+    `counts`, is an error of `jax.experimental.checkify` there, and a ValueError outside of jit.
+    alpha and beta may be traced. Several `batches` in one draw all see the priorities from before their first
+    update: allowed with stale_priorities=True only. While no window may be drawn (see `uniform` for `crossing`,
+    `ends`, `stack` and `carry`), weights are 0 and indices -1.
+    Raises ValueError as `uniform` does, and if alpha < 0, beta is outside [0, 1], the variant is unknown, or
+    batches > 1 without stale_priorities.
     """
     ring = storage.make_ring(
         "prioritized", capacity, num_envs, window, stride, crossing=crossing, ends=ends, stack=stack, carry=carry
     )
     checks.at_least("prioritized: batch_size", batch_size, 1)
     checks.in_range("prioritized: alpha", alpha, 0, math.inf, open_high=True)
-    checks.in_range("prioritized: beta", beta, 0, 1)
+    checks.one_of("variant of prioritized", variant, VARIANTS)
+    if not callable(beta):
+        checks.in_range("prioritized: beta", beta, 0, 1)
+    leaves, ranked = ring.steps * num_envs, variant == "rank"
 
-    def init(step: Transition) -> PrioritizedState:
+    def empty(step: Transition) -> PrioritizedState:
+        tree = sumtree.zeros(leaves)
         return PrioritizedState(
             store=storage.empty(ring, step),
-            mass=jnp.zeros((ring.steps, num_envs), jnp.float32),
+            tree=tree[:1] if ranked else tree,
             largest=jnp.ones((), jnp.float32),
             clock=jnp.zeros((), jnp.int32),
             invalid=jnp.zeros((), jnp.int32),
@@ -71,16 +83,14 @@ def prioritized(
 
     def add(state: PrioritizedState, step: Transition, clock: Array) -> PrioritizedState:
         start = clock - window + 1  # of the windows that this step completes
-        enters = (start >= 0) & (start % stride == 0)
-        mass = storage.write_row(state.mass, jnp.zeros(num_envs, jnp.float32), clock % ring.steps)
         store = storage.write(ring, state.store, step, clock)
-        enters &= storage.usable_lanes(ring, store, start)
+        enters = storage.usable_lanes(ring, store, start) & (start >= 0) & (start % stride == 0)
         entry = jnp.where(enters, state.largest, 0)
-        return state._replace(
-            store=store,
-            mass=storage.write_row(mass, entry, start % ring.steps),
-            clock=jnp.asarray(clock + 1, jnp.int32),
-        )
+        tree = state.tree
+        if window > 1:  # the window that began with the step overwritten
+            tree = sumtree.set_block(tree, clock % ring.steps * num_envs, jnp.zeros_like(entry))
+        tree = sumtree.set_block(tree, start % ring.steps * num_envs, entry)
+        return state._replace(store=store, tree=tree, clock=jnp.asarray(clock + 1, jnp.int32))
 
     def sample(state: PrioritizedState, key: Array, clock: Array, batches: int = 1) -> Sample:
         storage.check_clock(ring, clock)
@@ -91,27 +101,35 @@ def prioritized(
                 "that earlier ones set; sample one at a time or set stale_priorities=True"
             )
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
-        mass = state.mass.reshape(-1)
-        drawn = _draw(mass, jax.random.uniform(key, shape))
+        unit, dither = jax.random.uniform(key, (2, *shape))
+        if ranked:
+            order, tree = _ranks(state.tree[0], alpha)
+            drawn, mass = sumtree.draw(tree, unit, dither)
+            drawn = order.at[drawn].get(mode="promise_in_bounds")
+        else:
+            drawn, mass = sumtree.draw(state.tree, unit, dither)
+        known = mass > 0  # all, unless nothing may be drawn
         row, env = drawn // num_envs, drawn % num_envs
         start = clock - 1 - (clock - 1 - row) % ring.steps
-        lightest = jnp.min(mass[drawn], axis=-1, keepdims=True)
+        mass = jnp.where(known, mass, 1)
+        share = jnp.min(mass, axis=-1, keepdims=True) / mass  # n and sum m cancel
+        now = beta(clock.astype(jnp.float32) * num_envs) if callable(beta) else jnp.asarray(beta, jnp.float32)
         return Sample(
             window=storage.read(ring, state.store, start, env),
-            index=storage.name(ring, start, env),
-            weight=(lightest / mass[drawn]) ** jnp.asarray(beta, jnp.float32),  # n and sum m cancel
+            index=jnp.where(known, storage.name(ring, start, env), -1),
+            weight=jnp.where(known, share**now, 0),
         )
 
     def update(state: PrioritizedState, index: Array, priority: Array) -> PrioritizedState:
         chex.assert_equal_shape([index, priority])
         row, env, alive = storage.locate(ring, index, state.clock)
         valid = jnp.isfinite(priority) & (priority >= 0)
-        mass = (jnp.where(valid, priority, 0) + EPS).astype(jnp.float32) ** jnp.asarray(alpha, jnp.float32)
+        _refuse(priority, valid | (index < 0))
+        mass = (jnp.where(valid, priority, 0) + EPS).astype(jnp.float32)
+        mass = mass if ranked else mass ** jnp.asarray(alpha, jnp.float32)
         mass = jnp.where(valid, jnp.clip(mass, LEAST, MOST), state.largest)
-        row = jnp.where(alive, row, ring.steps)  # outside: dropped
-        cleared = state.mass.at[row, env].set(0, mode="drop")  # then max: duplicates in any order
         return state._replace(
-            mass=cleared.at[row, env].max(mass, mode="drop"),
+            tree=sumtree.set_leaves(state.tree, row * num_envs + env, mass, alive),
             largest=jnp.maximum(state.largest, jnp.max(jnp.where(alive, mass, 0))),
             invalid=state.invalid + jnp.sum(~valid & (index >= 0), dtype=jnp.int32),
         )
@@ -119,7 +137,7 @@ def prioritized(
     def fresh(state: PrioritizedState, clock: Array, steps: int) -> Sample:
         return storage.fresh(ring, state.store, clock, steps)
 
-    init, nbytes = storage.allocator("prioritized", ring, init)
+    init, nbytes = storage.allocator("prioritized", ring, empty)
     return Buffer(
         init,
         add,
@@ -134,14 +152,19 @@ def prioritized(
     )
 
 
-def _draw(mass: Array, unit: Array) -> Array:
-    """The index of mass [M] on which each of unit [..., B] in [0, 1) falls; each of the B has its stratum.
+def _ranks(mass: Array, alpha: ArrayLike) -> tuple[Array, sumtree.SumTree]:
+    """(order, tree): the places of mass [M], largest first, and a tree of 1 / rank^alpha over the positive ones."""
+    order = jnp.argsort(mass, descending=True, stable=True)
+    rank = jnp.arange(mass.size, dtype=jnp.float32)
+    share = jnp.where(rank < jnp.sum(mass > 0), (rank + 1) ** -jnp.asarray(alpha, jnp.float32), 0)
+    return order, sumtree.set_block(sumtree.zeros(mass.size), jnp.int32(0), share)
 
-    A zero mass is never drawn: its sum is set to that before it, since rounding could make it larger, and u
-    stays below the total.
-    """
-    sums = jax.lax.cummax(jnp.where(mass > 0, jnp.cumsum(mass), 0))
-    strata = unit.shape[-1]
-    quantile = (jnp.broadcast_to(jnp.arange(strata), unit.shape) + unit) / strata
-    u = jnp.minimum(quantile * sums[-1], jnp.nextafter(sums[-1], jnp.zeros_like(sums[-1])))
-    return jnp.searchsorted(sums, u, side="right").astype(jnp.int32)
+
+def _refuse(priority: Array, right: Array) -> None:
+    """A ValueError that names the first priority that is not `right`; under jit only where checkify sees it."""
+    text = "prioritized: priority {0} must be finite and at least 0, as |TD error| is; look for what diverged"
+    first = jnp.ravel(priority)[jnp.argmin(jnp.ravel(right))]
+    if isinstance(right, Tracer):
+        checkify.debug_check(jnp.all(right), text.replace("{0}", "{value}"), value=first)
+    elif not np.all(right):
+        raise ValueError(text.format(first))
