@@ -19,6 +19,8 @@ def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> 
     """
     checks.at_least("latest: batch_size", batch_size, 1)
     checks.at_least("latest: num_envs", num_envs, 1)
+    checks.at_least("latest: window", window, 1)
+    checks.at_least("latest: stride", stride, 1)
     starts = -(-batch_size // num_envs)  # in every environment
     ring = storage.make_ring("latest", (window + starts * stride - 1) * num_envs, num_envs, window, stride)
 
