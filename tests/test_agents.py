@@ -178,6 +178,16 @@ def test_duplicates_move_a_cell_by_the_mean_of_their_errors():
     np.testing.assert_array_equal(state.visits, [[0, 3], [0, 0], [1, 0]])
 
 
+def test_a_weight_of_zero_is_no_hit():
+    batch = sample(*HITS)._replace(weight=jnp.array([1.0, 0.0, 1.0]))
+    state, *_ = tabular_update(jaxrl.q_learning, batch, np.zeros((3, 2), np.float32))
+    np.testing.assert_allclose(state.q, [[0, 0.5 * 3.5], [0, 0], [0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(state.visits, [[0, 2], [0, 0], [0, 0]])
+    nothing = batch._replace(weight=jnp.zeros(3))
+    state, *_ = tabular_update(jaxrl.q_learning, nothing, np.zeros((3, 2), np.float32), alpha_power=1.0)
+    np.testing.assert_array_equal(state.q, np.zeros((3, 2)))
+
+
 def test_visit_counts_make_the_sample_average_exactly():
     agent = jaxrl.q_learning(3, 2, gamma=0.9, alpha=1.0, alpha_power=1.0)
     state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))

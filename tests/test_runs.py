@@ -464,6 +464,17 @@ def test_picture(rows, tmp_path):
     assert int.from_bytes(data[16:20]) >= 1_000  # pixels wide
 
 
+def test_a_run_says_what_its_replay_had_no_place_for(capsys):
+    """Every step is truncated, and there is place for one final observation in a hundred."""
+    overrides = {"max_steps_in_episode": 1, "length": 4, "one_hot": True}
+    settings: dict = NET | {"steps": 1_600, "replay": {"batch_size": 8, "capacity": 1_600, "ends": 0.01}}
+    result = library.train("dqn", "Corridor-v0", env_overrides=overrides, progress=True, **settings)
+    assert result.summary["replay"] == {"copied": 0, "cut": 1_600 - 16}
+    assert "raise replay.ends" in capsys.readouterr().out
+    settings["replay"] |= {"ends": 1.0}
+    assert "replay" not in library.train("dqn", "Corridor-v0", env_overrides=overrides, **settings).summary
+
+
 def test_memory_counts_every_leaf():
     shapes = jax.eval_shape(lambda: {"a": jnp.zeros((3, 5)), "b": jnp.zeros(7, bool), "key": prng.key(0)})
     assert memory.bytes_of(shapes) == 60 + 7 + 8

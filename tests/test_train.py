@@ -162,7 +162,7 @@ def test_an_actors_own_priorities_enter_the_buffer():
     buffer = jaxrl.prioritized(64, 4, 4, window=2, alpha=1.0)
     run = make_run(env, params, agent, buffer, LoopConfig(4, unroll=2, warmup=3))
     state, _ = jax.jit(lambda key: run.step(run.warmup(run.init(key))))(jaxrl.key(0))
-    mass = np.asarray(state.buffer.mass)
+    mass = np.asarray(state.buffer.tree[0]).reshape(16, 4)
     learned = mass < 0.01  # the windows drawn, whose update gave priority 0, and those not complete
     expected = np.zeros((16, 4))
     expected[:2] = 1.0  # completed in warm-up, so at the largest priority of then

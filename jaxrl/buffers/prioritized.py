@@ -109,8 +109,8 @@ def prioritized(
         else:
             drawn, mass = sumtree.draw(state.tree, unit, dither)
         known = mass > 0  # all, unless nothing may be drawn
-        row, env = drawn // num_envs, drawn % num_envs
-        start = clock - 1 - (clock - 1 - row) % ring.steps
+        row, env = storage.unsigned_divmod(storage.once(drawn), num_envs)
+        start = storage.newest(ring, row, clock)
         mass = jnp.where(known, mass, 1)
         share = jnp.min(mass, axis=-1, keepdims=True) / mass  # n and sum m cancel
         now = beta(clock.astype(jnp.float32) * num_envs) if callable(beta) else jnp.asarray(beta, jnp.float32)

@@ -325,14 +325,21 @@ def check_like(step: Transition, like: Transition) -> None:
 
 def name(ring: Ring, start: Array, env: Array) -> Array:
     """The int32 index of the window that starts at step `start`; a row's next window has another."""
-    return (start % ring.numbers) * ring.num_envs + env
+    return unsigned_divmod(start, ring.numbers)[1] * ring.num_envs + env
 
 
 def locate(ring: Ring, index: Array, clock: Array) -> tuple[Array, Array, Array]:
     """(start % C, env, alive) of a name; alive: its window is complete after `clock` adds and not overwritten."""
-    number, env = index // ring.num_envs, index % ring.num_envs
-    age = (clock - number) % ring.numbers
-    return number % ring.steps, env, (index >= 0) & (age >= ring.window) & (age <= ring.steps)
+    number, env = unsigned_divmod(index, ring.num_envs)
+    age = clock % ring.numbers - number
+    age = jnp.where(age < 0, age + ring.numbers, age)
+    return unsigned_divmod(number, ring.steps)[1], env, (index >= 0) & (age >= ring.window) & (age <= ring.steps)
+
+
+def newest(ring: Ring, row: Array, clock: Array) -> Array:
+    """The last step whose number is `row` modulo C, of those before `clock`."""
+    last = (clock - 1) % ring.steps
+    return clock - 1 - last + row - jnp.where(row > last, ring.steps, 0)
 
 
 def fresh(ring: Ring, store: Store, clock: Array, steps: int) -> Sample:
@@ -374,6 +381,12 @@ def once(index: Array) -> Array:
     here = jnp.arange(flat.size, dtype=jnp.uint32)
     scattered = jnp.zeros_like(flat).at[here].set(flat, mode="promise_in_bounds", unique_indices=True)
     return scattered.reshape(index.shape)
+
+
+def unsigned_divmod(x: Array, by: int) -> tuple[Array, Array]:
+    """(x // by, x % by) of int32 x >= 0, as the one operation each that XLA needs where there is no sign."""
+    x, divisor = x.astype(jnp.uint32), jnp.uint32(by)
+    return jax.lax.div(x, divisor).astype(jnp.int32), jax.lax.rem(x, divisor).astype(jnp.int32)
 
 
 def _rounds(ring: Ring) -> int:

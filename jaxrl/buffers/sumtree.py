@@ -56,7 +56,8 @@ def set_leaves(tree: SumTree, leaf: Array, mass: Array, live: Array) -> SumTree:
     live &= total(tree) >= 0  # as above
     at = jnp.where(live, leaf, tree[0].size)  # outside: dropped
     levels = [tree[0].at[at].set(0, mode="drop").at[at].max(mass, mode="drop")]
-    node = jnp.where(live, leaf, 0)  # a node computed once more does no harm
+    # A node computed once more does no harm. Unsigned, so that XLA divides by a shift wherever it computes the index.
+    node = jnp.where(live, leaf, 0).astype(jnp.uint32)
     for level in tree[1:]:
         node = node // FAN
         levels.append(level.at[node].set(_sums(_children(levels[-1], node)), mode="promise_in_bounds"))

@@ -60,7 +60,8 @@ def uniform(
         first, count = storage.starts(ring, clock)
 
         drawn = (_drawn if replace else _distinct)(key, shape, count * num_envs)
-        return storage.sample(ring, state, (first + drawn // num_envs) * stride, drawn % num_envs)
+        number, env = storage.unsigned_divmod(drawn, num_envs)
+        return storage.sample(ring, state, (first + number) * stride, env)
 
     def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
         del index, priority
