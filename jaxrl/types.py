@@ -84,6 +84,7 @@ class Buffer(NamedTuple):
     update: Callable[[PyTree, Array, Array], PyTree]  # (state, index [B], priority [B]) -> state
     fresh: Callable[[PyTree, Array, int], Sample]  # (state, clock, steps) -> windows the last `steps` adds completed
     min_steps: int  # adds before a first sample
+    capacity: int  # transitions held at most
     nbytes: Callable[[Transition], int]  # (step [N], an example or its shapes) -> bytes of the state
     counts: Callable[[PyTree], Metrics]  # (state) -> what was lost or refused so far, by name
     contents: Callable[[PyTree, Array], Transition]  # (state, concrete clock) -> the steps held, oldest first [n, N]

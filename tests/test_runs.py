@@ -18,7 +18,7 @@ from common import copies_of
 from jaxrl import memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import evaluate
-from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, plot, signals
+from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, plot, record, signals
 from jaxrl.runs.errors import CheckpointError
 
 TABLE = {"steps": 2_000, "num_envs": 4}
@@ -155,7 +155,7 @@ def test_progress_speaks_when_asked(capsys):
     library.train("q_learning", "Corridor-v0", progress=True, **TABLE)
     said = capsys.readouterr().out
     assert said.startswith("q_learning on Corridor-v0, seed 0, 2000 steps")
-    assert "20 parameters, replay memory" in said
+    assert "20 parameters, replay memory of 4 transitions" in said
     assert "100.0%" in said
 
 
@@ -473,6 +473,15 @@ def test_a_run_says_what_its_replay_had_no_place_for(capsys):
     assert "raise replay.ends" in capsys.readouterr().out
     settings["replay"] |= {"ends": 1.0}
     assert "replay" not in library.train("dqn", "Corridor-v0", env_overrides=overrides, **settings).summary
+
+
+def test_a_capacity_that_is_rounded_up_is_said():
+    settings = config.override(recipes.default("dqn"), {"replay": {"capacity": 1_001}})
+    asked = plan.prepare("dqn", plan.choose("CartPole-v1"), settings)
+    assert "replay memory of 1008 transitions (1001 rounded up to whole steps of 16 env" in record.headline(asked)
+    settings = config.override(settings, {"replay": {"capacity": 1_008}})
+    said = record.headline(plan.prepare("dqn", plan.choose("CartPole-v1"), settings))
+    assert "replay memory of 1008 transitions, " in said
 
 
 def test_memory_counts_every_leaf():

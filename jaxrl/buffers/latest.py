@@ -47,6 +47,7 @@ def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> 
         update=update,
         fresh=functools.partial(storage.fresh, ring),
         min_steps=window,
+        capacity=ring.steps * num_envs,
         nbytes=nbytes,
         counts=storage.counts,
         contents=functools.partial(storage.contents, ring),

@@ -139,15 +139,16 @@ def prioritized(
 
     init, nbytes = storage.allocator("prioritized", ring, empty)
     return Buffer(
-        init,
-        add,
-        sample,
-        update,
-        fresh,
-        window,
-        nbytes,
-        lambda state: storage.counts(state.store) | {"invalid": state.invalid},
-        lambda state, clock: storage.contents(ring, state.store, clock),
+        init=init,
+        add=add,
+        sample=sample,
+        update=update,
+        fresh=fresh,
+        min_steps=window,
+        capacity=leaves,
+        nbytes=nbytes,
+        counts=lambda state: storage.counts(state.store) | {"invalid": state.invalid},
+        contents=lambda state, clock: storage.contents(ring, state.store, clock),
         ahead=stale_priorities,
     )
 

@@ -62,4 +62,15 @@ def recent(window: int, num_envs: int) -> Buffer:
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[max(0, window - int(clock)) :], steps)
 
     init, nbytes = storage.allocator("recent", ring, empty)
-    return Buffer(init, add, sample, update, fresh, window, nbytes, lambda state: {}, contents)
+    return Buffer(
+        init=init,
+        add=add,
+        sample=sample,
+        update=update,
+        fresh=fresh,
+        min_steps=window,
+        capacity=window * num_envs,
+        nbytes=nbytes,
+        counts=lambda state: {},
+        contents=contents,
+    )

@@ -458,4 +458,5 @@ def _check_step(ring: Ring, store: Store, step: Transition) -> None:
     obs, flag = _over_observation(ring, given, store.pool), jax.ShapeDtypeStruct((ring.num_envs,), bool)
     carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), store.carry)
     carry = carry if ring.carry else step.carry
-    check_like(step, Transition(obs, row(store.action), row(store.reward), flag, flag, obs, carry))
+    fields: Any = obs, row(store.action), row(store.reward), flag, flag, obs, carry
+    check_like(step, Transition(*fields))

@@ -75,6 +75,7 @@ def uniform(
         update=update,
         fresh=functools.partial(storage.fresh, ring),
         min_steps=min_steps,
+        capacity=ring.steps * num_envs,
         nbytes=nbytes,
         counts=storage.counts,
         contents=functools.partial(storage.contents, ring),

@@ -141,8 +141,14 @@ def headline(plan: Plan) -> str:
     return (
         f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}, {plan.config.steps} steps, "
         f"{device.platform} ({device.device_kind}): {plan.parameters} parameters, "
-        f"replay memory {replay} bytes ({memory.size(replay)})"
+        f"replay memory of {_transitions(plan)}, {replay} bytes ({memory.size(replay)})"
     )
+
+
+def _transitions(plan: Plan) -> str:
+    held, asked = plan.setup.buffer.capacity, getattr(getattr(plan.config, "replay", None), "capacity", None)
+    rounded = f" ({asked} rounded up to whole steps of {plan.config.num_envs} environments)"
+    return f"{held} transitions{'' if asked in (None, held) else rounded}"
 
 
 def _seeds(plan: Plan) -> str:
