@@ -227,7 +227,7 @@ class Bench:
         self.state = jax.jit(replay.init)(jax.tree.map(lambda x: x[0], pool))
         batch = jax.eval_shape(replay.sample, self.state, jax.random.key(0), jnp.int32(0))
         self.batch = blank(batch)
-        self.program("add")(2 * -(-case.capacity // case.num_envs))
+        self.program("add")(1 - -case.capacity // case.num_envs)  # full, and round once
 
     def program(self, op: str, compiled: Any = None) -> Program:
         """Runs an operation n times; `compiled` is another buffer's `loop` for the same."""
