@@ -11,7 +11,7 @@ from common import copies_of
 from scipy import stats
 
 from jaxrl import buffers, prng
-from jaxrl.buffers import recent, storage
+from jaxrl.buffers import recent, rings
 from jaxrl.types import Buffer, Transition
 
 N = 3
@@ -521,9 +521,9 @@ def test_the_smallest_ring_always_holds_a_window():
     """C = window + stride - 1 rows hold a start at every clock; one row fewer would at times hold none."""
     for window, stride in [(1, 1), (3, 1), (3, 2), (2, 5)]:
         rows = window + stride - 1
-        ring = storage.make_ring("test", rows, 1, window, stride)
+        ring = rings.make_ring("test", rows, 1, window, stride)
         clocks = np.arange(window, 4 * rows + 9, dtype=np.int32)
-        counts = jax.jit(jax.vmap(lambda clock, ring=ring: storage.starts(ring, clock)[1]))(clocks)
+        counts = jax.jit(jax.vmap(lambda clock, ring=ring: rings.starts(ring, clock)[1]))(clocks)
         expected = [len(allowed_starts(clock, rows, window, stride)) for clock in clocks.tolist()]
         assert counts.tolist() == expected and min(expected) > 0
         if stride > 1:

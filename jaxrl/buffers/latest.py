@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrl import checks
-from jaxrl.buffers import storage
+from jaxrl.buffers import rings, storage
 from jaxrl.types import Buffer, Sample
 
 
@@ -22,11 +22,11 @@ def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> 
     checks.at_least("latest: window", window, 1)
     checks.at_least("latest: stride", stride, 1)
     starts = -(-batch_size // num_envs)  # in every environment
-    ring = storage.make_ring("latest", (window + starts * stride - 1) * num_envs, num_envs, window, stride)
+    ring = rings.make_ring("latest", (window + starts * stride - 1) * num_envs, num_envs, window, stride)
 
     def sample(state: storage.Store, key: Array, clock: Array, batches: int = 1) -> Sample:
         del key
-        storage.check_clock(ring, clock)
+        rings.check_clock(ring, clock)
         checks.at_least("latest: batches", batches, 1)
         back, env = jnp.divmod(jnp.arange(batch_size, dtype=jnp.int32), num_envs)
         number = (clock - window) // stride - back
@@ -39,7 +39,7 @@ def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> 
         del index, priority
         return state
 
-    init, nbytes = storage.allocator("latest", ring, functools.partial(storage.empty, ring))
+    init, nbytes = rings.allocator("latest", ring, functools.partial(storage.empty, ring))
     return Buffer(
         init=init,
         add=functools.partial(storage.write, ring),

@@ -13,7 +13,7 @@ from jax.experimental import checkify
 from jax.typing import ArrayLike
 
 from jaxrl import checks
-from jaxrl.buffers import storage, sumtree
+from jaxrl.buffers import rings, storage, sumtree
 from jaxrl.types import Buffer, Sample, Schedule, Transition
 
 EPS = 1e-6  # added to every priority, so that a window without error stays in the draw
@@ -43,7 +43,7 @@ def prioritized(
     *,
     variant: str = "proportional",
     crossing: bool = True,
-    ends: float = storage.ENDS,
+    ends: float = rings.ENDS,
     stack: int = 1,
     carry: bool = True,
 ) -> Buffer:
@@ -61,7 +61,7 @@ def prioritized(
     Raises ValueError as `uniform` does, and if alpha < 0, beta is outside [0, 1], the variant is unknown, or
     batches > 1 without stale_priorities.
     """
-    ring = storage.make_ring(
+    ring = rings.make_ring(
         "prioritized", capacity, num_envs, window, stride, crossing=crossing, ends=ends, stack=stack, carry=carry
     )
     checks.at_least("prioritized: batch_size", batch_size, 1)
@@ -93,7 +93,7 @@ def prioritized(
         return state._replace(store=store, tree=tree, clock=jnp.asarray(clock + 1, jnp.int32))
 
     def sample(state: PrioritizedState, key: Array, clock: Array, batches: int = 1) -> Sample:
-        storage.check_clock(ring, clock)
+        rings.check_clock(ring, clock)
         checks.at_least("prioritized: batches", batches, 1)
         if batches > 1 and not stale_priorities:
             raise ValueError(
@@ -109,20 +109,20 @@ def prioritized(
         else:
             drawn, mass = sumtree.draw(state.tree, unit, dither)
         known = mass > 0  # all, unless nothing may be drawn
-        row, env = storage.unsigned_divmod(storage.once(drawn), num_envs)
-        start = storage.newest(ring, row, clock)
+        row, env = rings.unsigned_divmod(rings.once(drawn), num_envs)
+        start = rings.newest(ring, row, clock)
         mass = jnp.where(known, mass, 1)
         share = jnp.min(mass, axis=-1, keepdims=True) / mass  # n and sum m cancel
         now = beta(clock.astype(jnp.float32) * num_envs) if callable(beta) else jnp.asarray(beta, jnp.float32)
         return Sample(
             window=storage.read(ring, state.store, start, env),
-            index=jnp.where(known, storage.name(ring, start, env), -1),
+            index=jnp.where(known, rings.name(ring, start, env), -1),
             weight=jnp.where(known, share**now, 0),
         )
 
     def update(state: PrioritizedState, index: Array, priority: Array) -> PrioritizedState:
         chex.assert_equal_shape([index, priority])
-        row, env, alive = storage.locate(ring, index, state.clock)
+        row, env, alive = rings.locate(ring, index, state.clock)
         valid = jnp.isfinite(priority) & (priority >= 0)
         _refuse(priority, valid | (index < 0))
         mass = (jnp.where(valid, priority, 0) + EPS).astype(jnp.float32)
@@ -137,7 +137,7 @@ def prioritized(
     def fresh(state: PrioritizedState, clock: Array, steps: int) -> Sample:
         return storage.fresh(ring, state.store, clock, steps)
 
-    init, nbytes = storage.allocator("prioritized", ring, empty)
+    init, nbytes = rings.allocator("prioritized", ring, empty)
     return Buffer(
         init=init,
         add=add,

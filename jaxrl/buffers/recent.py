@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrl import checks
-from jaxrl.buffers import storage
+from jaxrl.buffers import rings
 from jaxrl.types import Buffer, Sample, Transition
 
 
@@ -19,28 +19,28 @@ def recent(window: int, num_envs: int) -> Buffer:
     """
     checks.at_least("recent: num_envs", num_envs, 1)
     checks.at_least("recent: window", window, 1)
-    ring = storage.make_ring("recent", window * num_envs, num_envs, window)
+    ring = rings.make_ring("recent", window * num_envs, num_envs, window)
 
     def empty(step: Transition) -> Transition:
-        storage.check_lanes(ring, step)
+        rings.check_lanes(ring, step)
         return jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), step)
 
     def add(state: Transition, step: Transition, clock: Array) -> Transition:
-        storage.check_like(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state))
-        return jax.tree.map(lambda leaf, x: storage.write_row(leaf, x, clock % window), state, step)
+        rings.check_like(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state))
+        return jax.tree.map(lambda leaf, x: rings.write_row(leaf, x, clock % window), state, step)
 
     def newest(state: Transition, clock: Array) -> Sample:
         head = clock % window
         steps = jax.tree.map(lambda x: jnp.moveaxis(jnp.roll(x, -head, axis=0), 0, 1), state._replace(carry=()))
         return Sample(
             window=steps._replace(carry=jax.tree.map(lambda x: x[head], state.carry)),
-            index=storage.name(ring, clock - window, jnp.arange(num_envs, dtype=jnp.int32)),
+            index=rings.name(ring, clock - window, jnp.arange(num_envs, dtype=jnp.int32)),
             weight=jnp.ones(num_envs, jnp.float32),
         )
 
     def sample(state: Transition, key: Array, clock: Array, batches: int = 1) -> Sample:
         del key
-        storage.check_clock(ring, clock)
+        rings.check_clock(ring, clock)
         checks.at_least("recent: batches", batches, 1)
         lanes = newest(state, clock)
         if batches == 1:
@@ -61,7 +61,7 @@ def recent(window: int, num_envs: int) -> Buffer:
         steps = newest(state._replace(carry=()), clock).window
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[max(0, window - int(clock)) :], steps)
 
-    init, nbytes = storage.allocator("recent", ring, empty)
+    init, nbytes = rings.allocator("recent", ring, empty)
     return Buffer(
         init=init,
         add=add,

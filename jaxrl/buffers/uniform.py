@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrl import checks
-from jaxrl.buffers import storage
+from jaxrl.buffers import rings, storage
 from jaxrl.buffers.prioritized import prioritized
 from jaxrl.types import Buffer, Sample
 
@@ -21,7 +21,7 @@ def uniform(
     *,
     crossing: bool = True,
     replace: bool = True,
-    ends: float = storage.ENDS,
+    ends: float = rings.ENDS,
     stack: int = 1,
     carry: bool = True,
 ) -> Buffer:
@@ -30,11 +30,11 @@ def uniform(
     Lin (1992), Mnih et al. (2015). All `batches` of a call come from one draw and one gather; without `replace` no
     window is twice in a batch. Windows are complete: none spans the write head or reads a row never written. They
     run on over the ends of episodes unless `crossing` is False. `ends`, `stack` and `carry` are about memory: see
-    `storage.make_ring`. Weights are 1, but 0 for a window with a truncation whose final observation was lost.
+    `rings.make_ring`. Weights are 1, but 0 for a window with a truncation whose final observation was lost.
     Raises ValueError if a size is < 1, if the steps held are fewer than window + stride - 1 or cannot fill a batch
     without replacement, if memory does not suffice, or if a step is added that is not like init's example.
     """
-    ring = storage.make_ring(
+    ring = rings.make_ring(
         "uniform", capacity, num_envs, window, stride, crossing=crossing, ends=ends, stack=stack, carry=carry
     )
     checks.at_least("uniform: batch_size", batch_size, 1)
@@ -54,20 +54,20 @@ def uniform(
             )
 
     def sample(state: storage.Store, key: Array, clock: Array, batches: int = 1) -> Sample:
-        storage.check_clock(ring, clock, min_steps)
+        rings.check_clock(ring, clock, min_steps)
         checks.at_least("uniform: batches", batches, 1)
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
-        first, count = storage.starts(ring, clock)
+        first, count = rings.starts(ring, clock)
 
         drawn = (_drawn if replace else _distinct)(key, shape, count * num_envs)
-        number, env = storage.unsigned_divmod(drawn, num_envs)
+        number, env = rings.unsigned_divmod(drawn, num_envs)
         return storage.sample(ring, state, (first + number) * stride, env)
 
     def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
         del index, priority
         return state
 
-    init, nbytes = storage.allocator("uniform", ring, functools.partial(storage.empty, ring))
+    init, nbytes = rings.allocator("uniform", ring, functools.partial(storage.empty, ring))
     return Buffer(
         init=init,
         add=functools.partial(storage.write, ring),
@@ -83,7 +83,7 @@ def uniform(
 
 
 def _drawn(key: Array, shape: tuple[int, ...], number: Array) -> Array:
-    return storage.once(jax.random.randint(key, shape, 0, number, jnp.int32))
+    return rings.once(jax.random.randint(key, shape, 0, number, jnp.int32))
 
 
 def _distinct(key: Array, shape: tuple[int, ...], number: Array) -> Array:
