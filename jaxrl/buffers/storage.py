@@ -4,8 +4,8 @@ Buffers know it through the functions below only. Observations lie in one pool: 
 Row s holds obs of step s, and so next_obs of step s - 1 wherever no episode ended; `add` writes next_obs into the row
 ahead, so that the newest step can be sampled at once. Where an episode ended, its true final observation lies in the
 side store, in order of time; its place is the number stored before its word of lanes plus the set bits below its own.
-When the side store is full, the next_obs of a terminated step is a copy of its obs, which no discount lets matter, and a
-truncated step cannot be drawn; both are counted. Where every row may end (`ends` = 1) a second ring of next_obs takes
+When the side store is full, the next_obs of a terminated step is a copy of its obs, which no discount lets matter, and
+a truncated step cannot be drawn; both are counted. Where every row may end (`ends` = 1) a second ring of next_obs takes
 the place of both.
 """
 
