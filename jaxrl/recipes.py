@@ -303,7 +303,7 @@ def _tabular(factory: Callable[..., Agent], window: int) -> Recipe:
 
 
 _RECIPES = {
-    "dqn": Recipe(DQN(), {}, _deep, _deep_rows),
+    "dqn": Recipe(DQN(), {"FrozenLake-v1": {"agent": DQNAgent(n_step=5)}}, _deep, _deep_rows),
     "q_learning": _tabular(q_learning, 1),
     "sarsa": _tabular(sarsa, 2),
     "expected_sarsa": _tabular(expected_sarsa, 1),
