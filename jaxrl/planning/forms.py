@@ -1,0 +1,35 @@
+"""From a dense process to successor lists and back."""
+
+import numpy as np
+
+from jaxrl import memory
+from jaxrl.envs.api import TabularMDP
+from jaxrl.planning import inputs
+from jaxrl.planning.model import SparseMDP
+
+
+def sparse(mdp: TabularMDP) -> SparseMDP:
+    """A concrete process by successor lists [S, A, K], K the most successors of any action.
+
+    Raises ValueError for what is no process.
+    """
+    inputs.process(mdp)
+    P = np.asarray(mdp.P)
+    most = int(np.count_nonzero(P, axis=-1).max())
+    successors = np.argsort(P == 0, axis=-1, kind="stable")[..., :most].astype(np.int32)
+    return SparseMDP(successors, np.take_along_axis(P, successors, -1), mdp.R, mdp.terminal, mdp.start)
+
+
+def dense(mdp: SparseMDP) -> TabularMDP:
+    """A concrete process with its whole P [S, A, S].
+
+    Raises ValueError for what is no process, and where P does not fit in memory.
+    """
+    inputs.process(mdp)
+    successors, chance = np.asarray(mdp.next), np.asarray(mdp.chance)
+    states, actions, _ = chance.shape
+    memory.require(f"P of {states} states and {actions} actions", states**2 * actions * chance.itemsize)
+    P = np.zeros((states, actions, states), chance.dtype)
+    np.add.at(P, (*np.ogrid[:states, :actions, :1][:2], successors), chance)
+    R, terminal, start = (np.asarray(leaf) for leaf in (mdp.R, mdp.terminal, mdp.start))
+    return TabularMDP(P, R, terminal, start)

@@ -1,0 +1,131 @@
+"""Decision processes as planners read them, dense or by successors, and the one sweep that all planning repeats.
+
+Either form may hold traced arrays and be vmapped over. Planning is done in the dtype of P and R: float64 where
+jax_enable_x64 is on, else float32.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl.envs.api import TabularMDP
+
+_UNROLL = 64  # up to so many gathers a sweep become straight code, which XLA fuses
+
+
+class SparseMDP(NamedTuple):
+    """A `TabularMDP` by successor lists, for spaces whose [S, A, S] is mostly zeros."""
+
+    next: ArrayLike  # [S, A, K] integer: the next states; one may stand twice
+    chance: ArrayLike  # [S, A, K]: of each; 0 where an action has fewer than K successors
+    R: ArrayLike  # [S, A], the mean reward
+    terminal: ArrayLike  # [S] bool: arriving there ends the episode
+    start: ArrayLike  # [S], the chance that an episode starts there
+
+
+MDP = TabularMDP | SparseMDP
+
+
+def dtype_of(mdp: MDP) -> Any:
+    """The dtype in which a process is solved."""
+    return jnp.result_type(mdp.P if isinstance(mdp, TabularMDP) else mdp.chance, mdp.R, float)
+
+
+def lookahead(mdp: MDP, gamma: ArrayLike) -> Callable[[Array], Array]:
+    """v [S] -> q [S, A], q(s, a) = R(s, a) + gamma sum_s' p(s'|s, a) v(s') (Sutton & Barto 2018, equation 4.6).
+
+    v counts as 0 in terminal states, and q is 0 there. Prepare it outside a loop and apply it within. vmap over v or
+    gamma makes one matrix product of a dense sweep: P [S A, S] times v [S, B].
+    """
+    dtype = dtype_of(mdp)
+    terminal = jnp.asarray(mdp.terminal)
+    R = jnp.where(terminal[:, None], 0, jnp.asarray(mdp.R, dtype))
+    factor = jnp.where(terminal, 0, jnp.asarray(gamma, dtype))
+    if isinstance(mdp, TabularMDP):
+        P = jnp.asarray(mdp.P, dtype)
+
+        def product(v: Array) -> Array:
+            return R + jnp.where(terminal[:, None], 0, jnp.matmul(P, factor * v, precision="highest"))
+
+        return product
+
+    # One gather over all states per action and successor: with the states innermost XLA makes vector code of it.
+    successors = jnp.transpose(jnp.asarray(mdp.next), (1, 2, 0))
+    chance = jnp.where(terminal[None, None], 0, jnp.transpose(jnp.asarray(mdp.chance, dtype), (1, 2, 0)))
+    actions, most, states = chance.shape
+
+    def gather(v: Array) -> Array:
+        scaled = factor * v
+
+        def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + row[1] * scaled.at[row[0]].get(mode="promise_in_bounds"), None
+
+        def of_action(_: None, rows: tuple[Array, Array, Array]) -> tuple[None, Array]:
+            total, _ = jax.lax.scan(add, jnp.zeros(states, dtype), rows[:2], unroll=most <= _UNROLL)
+            return None, rows[2] + total
+
+        unroll = actions * most <= _UNROLL
+        return jax.lax.scan(of_action, None, (successors, chance, R.T), unroll=unroll)[1].T
+
+    return gather
+
+
+def induced(mdp: MDP, policy: ArrayLike) -> MDP:
+    """The process of one action that following a policy makes: R [S, 1] and P [S, 1, S], or its successors.
+
+    `policy` is actions [S] or chances [S, A]; chances make A K successors of K.
+    """
+    policy = jnp.asarray(policy)
+    states = policy.shape[0]
+    tables = mdp._asdict()
+    if policy.ndim == 1:
+
+        def row(table: ArrayLike) -> Array:
+            table = jnp.asarray(table)
+            return jnp.take_along_axis(table, policy.reshape(states, *[1] * (table.ndim - 1)), axis=1)
+
+        return mdp._replace(**{name: row(tables[name]) for name in tables if name not in ("terminal", "start")})
+    policy = policy.astype(dtype_of(mdp))
+    R = jnp.sum(policy * jnp.asarray(mdp.R, policy.dtype), axis=1, keepdims=True)
+    if isinstance(mdp, TabularMDP):
+        P = jnp.einsum("sa,sat->st", policy, jnp.asarray(mdp.P, policy.dtype), precision="highest")
+        return mdp._replace(P=P[:, None], R=R)
+    chance = policy[..., None] * jnp.asarray(mdp.chance, policy.dtype)
+    successors = jnp.reshape(jnp.asarray(mdp.next), (states, 1, -1))
+    return mdp._replace(next=successors, chance=chance.reshape(states, 1, -1), R=R)
+
+
+def matrix(mdp: MDP) -> Array:
+    """P [S, S] of a process of one action, 0 in the rows and columns of terminal states."""
+    alive = ~jnp.asarray(mdp.terminal)
+    if isinstance(mdp, TabularMDP):
+        P = jnp.asarray(mdp.P, dtype_of(mdp))[:, 0]
+    else:
+        successors, chance = jnp.asarray(mdp.next)[:, 0], jnp.asarray(mdp.chance, dtype_of(mdp))[:, 0]
+        states = chance.shape[0]
+        P = jnp.zeros((states, states), chance.dtype).at[jnp.arange(states)[:, None], successors].add(chance)
+    return jnp.where(alive[:, None] & alive[None], P, 0)
+
+
+@jax.jit
+def escape(mdp: MDP) -> tuple[Array, Array]:
+    """Which states can reach a terminal one, bool [S], and in each an action that leads nearer to it, int32 [S].
+
+    Following these actions ends every episode that starts in such a state with probability one.
+    """
+    terminal = jnp.asarray(mdp.terminal)
+    arrives = lookahead(mdp._replace(R=jnp.zeros_like(mdp.R), terminal=jnp.zeros_like(terminal)), 1.0)
+
+    def grow(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        ends, action, _ = state
+        nearer = arrives(ends.astype(dtype_of(mdp))) > 0
+        found = ~ends & jnp.any(nearer, axis=1)
+        return ends | found, jnp.where(found, jnp.argmax(nearer, axis=1), action).astype(jnp.int32), jnp.any(found)
+
+    first = (terminal, jnp.zeros(terminal.shape, jnp.int32), jnp.ones((), bool))
+    ends, action, _ = jax.lax.while_loop(lambda state: state[2], grow, first)
+    return ends, action
