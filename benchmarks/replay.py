@@ -492,7 +492,7 @@ def show(record: dict[str, Any]) -> None:
         return row["replay"], row["obs"], f"{row['capacity']:,}"
 
     def pair(row: Row, op: str) -> str:
-        return f"{row['jaxrl_us'][op]:,.0f} / {row['flashbax_us'][op]:,.0f}" if op in row["ratio"] else ""
+        return f"{row['jaxrl_us'][op]:,.0f}/{row['flashbax_us'][op]:,.0f}" if op in row["ratio"] else ""
 
     operations = ("add", "sample", "update", "together")
     if rows:
