@@ -177,8 +177,10 @@ class Memory:
         """Rows of steps as one transition; a lost observation reads as its step's own."""
         frames = np.array([[step.frames for step in row] for row in rows])
         after = [[(*s.frames[1:], s.frames[-1]) if s.lost else s.next_frames for s in row] for row in rows]
-        flags = (np.array([[getattr(s, name) for s in row] for row in rows]) for name in ("terminated", "truncated"))
-        return transition(self.setting, frames, *flags, np.array(after), carry_of(frames) if carry else ())
+        terminated = np.array([[step.terminated for step in row] for row in rows])
+        truncated = np.array([[step.truncated for step in row] for row in rows])
+        kept = carry_of(frames) if carry else ()
+        return transition(self.setting, frames, terminated, truncated, np.array(after), kept)
 
     def window(self, start: int, env: int) -> list[Step]:
         at = start - self.first
@@ -190,19 +192,21 @@ class Memory:
             return False
         return not any(step.lost and not step.terminated for step in steps)
 
+    def check_windows(self, windows: Transition, pairs: list[tuple[int, int]]) -> None:
+        steps = [self.window(*pair) for pair in pairs]
+        wanted = self.arrays(steps, carry=False)
+        if self.setting.carry:
+            wanted = wanted._replace(carry=carry_of(np.array([row[0].frames for row in steps])))
+        equal(windows, wanted)
+
     def check(self, sample: Sample, pairs: list[tuple[int, int]]) -> None:
         """A sample is the windows `pairs` of (start, env), without a name where they are not to be drawn."""
-        windows = [self.window(*pair) for pair in pairs]
-        wanted = self.arrays(windows, carry=False)
-        if self.setting.carry:
-            wanted = wanted._replace(carry=carry_of(np.array([steps[0].frames for steps in windows])))
-        equal(sample.window, wanted)
-        drawable = np.array([self.drawable(*pair) for pair in pairs])
-        np.testing.assert_array_equal(sample.weight, drawable.astype(np.float32))
-        names = dict(zip(pairs, np.asarray(sample.index).tolist()))
-        assert all((names[pair] >= 0) == known for pair, known in zip(pairs, drawable))
-        known = [name for name in names.values() if name >= 0]
-        assert len(known) == len(set(known))
+        self.check_windows(sample.window, pairs)
+        drawable = [self.drawable(*pair) for pair in pairs]
+        np.testing.assert_array_equal(sample.weight, np.array(drawable, np.float32))
+        np.testing.assert_array_equal(np.asarray(sample.index) >= 0, drawable)
+        known = {pair: name for pair, name in zip(pairs, np.asarray(sample.index).tolist()) if name >= 0}
+        assert len(known) == len(set(known.values()))
 
     def everything(self, clock: int) -> list[tuple[int, int]]:
         return [(s, e) for s in self.setting.starts(clock) for e in range(self.setting.num_envs)]
@@ -231,9 +235,11 @@ def random_ends(rng: np.random.Generator, lanes: int, rate: float, kinds: list[s
 class Replay(RuleBasedStateMachine):
     """A replay and its reference side by side, in whatever order hypothesis adds and looks."""
 
+    make = staticmethod(lambda setting: replay(setting))
+
     def __init__(self, setting: Setting):
         super().__init__()
-        self.setting, self.buffer, self.memory = setting, replay(setting), Memory(setting)
+        self.setting, self.buffer, self.memory = setting, self.make(setting), Memory(setting)
         self.state = self.buffer.init(example(setting))
 
     def play(self, ends: list[str]) -> None:
@@ -260,17 +266,11 @@ class Replay(RuleBasedStateMachine):
     @precondition(lambda self: self.memory.clock >= self.setting.window)
     @rule(seed=strategies.integers(0, 1000))
     def sample(self, seed):
-        clock = self.memory.clock
-        sample = jax.device_get(self.buffer.sample(self.state, prng.key(seed), np.int32(clock)))
-        if not self.setting.crossing and not any(self.memory.drawable(*pair) for pair in self.memory.everything(clock)):
-            assert np.all(sample.index == -1) and not np.any(sample.weight)
-            return
-        pairs = self.memory.find(sample)
-        distinct = list(dict.fromkeys(pairs))
-        self.memory.check(jax.tree.map(lambda x: x[np.array([pairs.index(p) for p in distinct])], sample), distinct)
-        for pair, index, weight in zip(pairs, sample.index.tolist(), sample.weight.tolist()):
-            assert index == sample.index[pairs.index(pair)] and weight == self.memory.drawable(*pair)
-            assert self.setting.crossing or weight == 1  # a choice among those that may be drawn
+        sample = jax.device_get(self.buffer.sample(self.state, prng.key(seed), np.int32(self.memory.clock)))
+        self.check_sample(sample)
+
+    def check_sample(self, sample: Sample) -> None:
+        self.memory.check(sample, self.memory.find(sample))
 
     @precondition(lambda self: self.memory.clock >= self.setting.window)
     @rule()
@@ -288,17 +288,86 @@ class Replay(RuleBasedStateMachine):
         assert {name: int(counts[name]) for name in ("copied", "cut")} == self.memory.lost()
 
 
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_any_order_of_adds_and_looks(setting):
+class Prioritized(Replay):
+    """The same of prioritized replay, beside a dictionary of masses; alpha is 1, beta a half."""
+
+    make = staticmethod(lambda setting: prioritized(setting))
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        self.mass: dict[tuple[int, int], float] = {}
+        self.names: dict[tuple[int, int], int] = {}  # of every window so far
+        self.largest = 1.0
+
+    def play(self, ends: list[str]) -> None:
+        super().play(ends)
+        pairs = [pair for pair in self.memory.everything(self.memory.clock) if self.memory.drawable(*pair)]
+        self.mass = {pair: self.mass.get(pair, self.largest) for pair in pairs}
+
+    @precondition(lambda self: self.memory.clock >= self.setting.window)
+    @rule(seed=strategies.integers(0, 1000))
+    def learn(self, seed):
+        """Priorities for windows held and for some from long ago."""
+        rng, setting = np.random.default_rng(seed), self.setting
+        every = self.buffer.fresh(self.state, np.int32(self.memory.clock), setting.steps - setting.window + 1)
+        index = np.asarray(every.index).tolist()
+        pairs = self.memory.everything(self.memory.clock)
+        self.names |= {pair: name for pair, name in zip(pairs, index) if self.memory.drawable(*pair)}
+        if not self.names:
+            return
+        known = list(self.names)[-3 * len(pairs) :]
+        chosen = [known[i] for i in rng.integers(0, len(known), 12)]
+        priority = rng.uniform(0, 3, 12).astype(np.float32)
+        names = np.array([self.names[pair] for pair in chosen], np.int32)
+        self.state = self.buffer.update(self.state, names, priority)
+        new: dict[tuple[int, int], float] = {}
+        for pair, p in zip(chosen, priority.tolist()):
+            if pair in self.mass:
+                new[pair] = max(new.get(pair, 0.0), p + 1e-6)
+        self.mass |= new
+        self.largest = max([self.largest, *new.values()])
+
+    def check_sample(self, sample: Sample) -> None:
+        if not self.mass:
+            assert np.all(sample.index == -1) and not np.any(sample.weight)
+            return
+        pairs = self.memory.find(sample)
+        self.memory.check_windows(sample.window, pairs)
+        mass = np.array([self.mass[pair] for pair in pairs])  # none that may not be drawn
+        np.testing.assert_allclose(sample.weight, (mass.min() / mass) ** 0.5, rtol=1e-5)
+        assert all(self.names.get(pair, name) == name for pair, name in zip(pairs, sample.index.tolist()))
+
+
+@functools.cache
+def prioritized(setting: Setting) -> Buffer:
+    sizes = setting.steps * setting.num_envs, BATCH, setting.num_envs, setting.window, setting.stride
+    buffer = buffers.prioritized(*sizes, alpha=1.0, beta=0.5, crossing=setting.crossing, ends=setting.ends)
+    return buffer._replace(
+        init=jax.jit(buffer.init),
+        add=jax.jit(buffer.add, donate_argnums=0),
+        sample=jax.jit(buffer.sample),
+        update=jax.jit(buffer.update, donate_argnums=0),
+        fresh=jax.jit(buffer.fresh, static_argnums=2),
+    )
+
+
+MACHINES = {name: (Replay, setting) for name, setting in SETTINGS.items() if setting.crossing} | {
+    "priorities within episodes": (Prioritized, SETTINGS["within episodes"]),
+    "priorities, two words of lanes": (Prioritized, Setting(5, 33, window=2, stride=2, ends=0.2)),
+}
+
+
+@pytest.mark.parametrize(("machine", "setting"), MACHINES.values(), ids=MACHINES)
+def test_any_order_of_adds_and_looks(machine, setting):
     settings = hypothesis.settings(
         max_examples=8,
         stateful_step_count=25,
         deadline=None,
         derandomize=True,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
-    run_state_machine_as_test(functools.partial(Replay, setting), settings=settings)
+    run_state_machine_as_test(functools.partial(machine, setting), settings=settings)
 
 
 def check_everything(memory: Memory, buffer: Buffer, state) -> None:
@@ -405,8 +474,8 @@ def check_history(setting: Setting, run: History, start, env, sample: Sample, kn
 
 
 LONG = {
-    "two words of lanes": (Setting(50, 40, window=3, ends=0.03), 20_000),
-    "stacks": (Setting(33, 7, window=4, stride=2, ends=0.05, stack=3), 30_000),
+    "two words of lanes": (Setting(50, 40, window=3, ends=0.03), 23_000),
+    "stacks": (Setting(33, 7, window=4, stride=2, ends=0.05, stack=3), 12_000),
 }
 
 
@@ -431,7 +500,7 @@ def test_a_long_run(setting, steps):
 
     state = buffer.init(example(setting))
     place = {frame: (t, e) for t, row in enumerate(run.frames[..., -1].tolist()) for e, frame in enumerate(row)}
-    cut = 0
+    cut, counts = 0, {}
     for low in range(0, steps, chunk):
         part = jax.tree.map(lambda x, low=low: x[low : low + chunk], given)
         state, samples, every, counts = jax.device_get(play(state, part, np.int32(low)))
@@ -451,4 +520,4 @@ def test_a_long_run(setting, steps):
         so_far = run.lost[: low + chunk]
         ending = run.terminated[: low + chunk]
         assert {"copied": np.sum(so_far & ending), "cut": np.sum(so_far & ~ending)} == counts
-    assert cut > 0 and counts["cut"] > 1000  # or it tested little
+    assert cut > 0 and counts["cut"] > 300  # or it tested little

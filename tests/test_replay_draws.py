@@ -109,16 +109,12 @@ def test_a_wrong_argument_is_named_in_one_line(build, words):
 # The newest
 
 
-@pytest.mark.parametrize(("batch_size", "window", "stride"), [(7, 2, 2), (2, 3, 1)])
-def test_latest_is_the_newest_windows_in_order(batch_size, window, stride):
-    lanes, rng = 3, np.random.default_rng(0)
-    setting = Setting(100, lanes, window, stride, ends=1.0)  # nothing is ever lost
-    buffer, known = buffers.latest(batch_size, lanes, window, stride), Memory(setting)
-    state, add, sample = (
-        buffer.init(example(setting)),
-        jax.jit(buffer.add),
-        jax.jit(buffer.sample, static_argnames="batches"),
-    )
+def test_latest_is_the_newest_windows_in_order():
+    batch_size, lanes, rng = 7, 3, np.random.default_rng(0)
+    setting = Setting(100, lanes, window=2, stride=2, ends=1.0)  # nothing is ever lost
+    buffer, known = buffers.latest(batch_size, lanes, setting.window, setting.stride), Memory(setting)
+    add, sample = jax.jit(buffer.add), jax.jit(buffer.sample, static_argnames="batches")
+    state, drawn, newest = buffer.init(example(setting)), None, []
     for clock in range(1, 40):
         state = add(state, known.play(random_ends(rng, lanes, 0.4)), np.int32(clock - 1))
         if clock < buffer.min_steps:
@@ -129,7 +125,7 @@ def test_latest_is_the_newest_windows_in_order(batch_size, window, stride):
         known.check(head(drawn, len(newest)), newest)
         np.testing.assert_array_equal(drawn.weight[len(newest) :], 0)
         np.testing.assert_array_equal(drawn.index[len(newest) :], -1)
-    assert buffer.min_steps == window and len(newest) == batch_size
+    assert buffer.min_steps == 2 and len(newest) == batch_size
     twice = sample(state, prng.key(0), np.int32(39), batches=2)
     for i in range(2):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x, i=i: x[i], twice), drawn)
@@ -147,7 +143,7 @@ def test_recent_is_what_came_whatever_ends():
         else:
             known.check(drawn, [(clock - 3, e) for e in range(4)])
         if clock in (1, 2, 11):
-            steps = jax.device_get(buffer.contents(state, np.int32(clock)))
+            steps = jax.device_get(jax.jit(lambda state, at=clock: buffer.contents(state, np.int32(at)))(state))
             wanted = known.arrays(known.rows[-3:], carry=False)
             jax.tree.map(np.testing.assert_array_equal, steps, wanted)
     assert not buffer.counts(state)
@@ -203,7 +199,7 @@ def test_booleans_come_back_as_they_were():
     rng = np.random.default_rng(0)
     items = [rng.random((3, *shape)) < 0.5 for shape in shapes]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # many small programs
     def there_and_back(items):
         stored, back = [], []
         for shape, x in zip(shapes, items, strict=True):
@@ -211,14 +207,14 @@ def test_booleans_come_back_as_they_were():
             leaf = bits.with_data(leaf, bits.encode(leaf, x))
             assert bits.item(leaf) == (shape, jnp.dtype(bool))
             stored.append(bits.data(leaf))
-            back.append(bits.decode(leaf, bits.data(leaf)[np.array([[2, 0], [1, 1]])]))
+            back.append(bits.decode(leaf, bits.data(leaf)[None]))
         return stored, back
 
     stored, back = jax.device_get(there_and_back(items))
     for shape, x, packed, y in zip(shapes, items, stored, back, strict=True):
-        np.testing.assert_array_equal(y, x[[[2, 0], [1, 1]]])
+        np.testing.assert_array_equal(y, x[None])
         assert packed.nbytes == 3 * math.ceil(math.prod(shape) / 8)
-    assert bits.zeros(3, (), bool).dtype == bool and bits.zeros(3, (9,), np.uint8).shape == (3, 9)
+    assert not any(bits.is_packed(bits.zeros(3, shape, dtype)) for shape, dtype in [((), bool), ((9,), np.uint8)])
 
 
 def test_lanes_in_words_equal_numpy():
