@@ -181,7 +181,10 @@ def usable_lanes(ring: rings.Ring, store: Store, start: Array) -> Array:
 
 
 def contents(ring: rings.Ring, store: Store, clock: Array | int) -> Transition:
-    """Every step held, oldest first: leaves [n, N, ...], carry (). `clock` is concrete."""
+    """Every step held, oldest first: leaves [n, N, ...], carry (). `clock` is concrete.
+
+    Where `counts` is not 0, the next_obs of some ends may be a copy of their obs.
+    """
     end = int(clock)
     start = jnp.arange(max(0, end - ring.steps), end, dtype=jnp.int32)[:, None]
     start, env = jnp.broadcast_arrays(start, jnp.arange(ring.num_envs, dtype=jnp.int32)[None])

@@ -28,9 +28,10 @@ def uniform(
     """A replay of the last ceil(capacity / num_envs) steps of every environment, drawn uniformly.
 
     Lin (1992), Mnih et al. (2015). All `batches` of a call come from one draw and one gather; without `replace` no
-    window is twice in a batch. Windows are complete: none spans the write head or reads a row never written. They
-    run on over the ends of episodes unless `crossing` is False. `ends`, `stack` and `carry` are about memory: see
-    `rings.make_ring`. Weights are 1, but 0 for a window with a truncation whose final observation was lost.
+    window is twice in a batch. Steps are added as an environment makes them: next_obs is the obs of its next add unless
+    the episode ended, and is stored as that. Windows are complete: none spans the write head or reads a row never
+    written. They run on over the ends of episodes unless `crossing` is False. `ends`, `stack` and `carry` are about
+    memory: see `rings.make_ring`. Weights are 1, but 0 for a window with a truncation whose final observation was lost.
     Raises ValueError if a size is < 1, if the steps held are fewer than window + stride - 1 or cannot fill a batch
     without replacement, if memory does not suffice, or if a step is added that is not like init's example.
     """
