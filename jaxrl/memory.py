@@ -36,7 +36,9 @@ def require(what: str, needed: int, remedy: str = "") -> None:
     """Raises ValueError where `needed` bytes for `what` exceed the free ones."""
     free = available()
     if free is not None and needed > free:
-        raise ValueError(f"{what} needs {needed} bytes ({size(needed)}), but {free} ({size(free)}) are free{remedy}")
+        raise ValueError(
+            f"{what} needs {needed} bytes ({size(needed)}), but {free} ({size(free)}) are available{remedy}"
+        )
 
 
 def available(device: Any = None) -> int | None:

@@ -169,7 +169,7 @@ def test_bytes_are_those_of_the_arrays_and_checked_before_there_are_any(monkeypa
             context.setattr(memory, "available", lambda free=needed: free)
             buffer.init(step)
             context.setattr(memory, "available", lambda free=needed - 1: free)
-            with pytest.raises(ValueError, match=rf"needs {needed} bytes .* are free.*lower it") as error:
+            with pytest.raises(ValueError, match=rf"needs {needed} bytes .* are available.*lower it") as error:
                 buffer.init(step)
             assert "\n" not in str(error.value)
 

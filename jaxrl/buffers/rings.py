@@ -140,7 +140,7 @@ def count(start: Array, low: int, high: int) -> Array:
 
 def unsigned_divmod(x: Array, by: int) -> tuple[Array, Array]:
     """(x // by, x % by) of int32 x >= 0, as the one operation each that XLA needs where there is no sign."""
-    x, divisor = x.astype(jnp.uint32), jnp.uint32(by)
+    x, divisor = jnp.asarray(x, jnp.uint32), jnp.uint32(by)
     return jax.lax.div(x, divisor).astype(jnp.int32), jax.lax.rem(x, divisor).astype(jnp.int32)
 
 

@@ -235,7 +235,7 @@ def _ends(ring: rings.Ring, store: Store, number: Array, lane: Array) -> tuple[A
     word, bit = bits.place(lane, ring.num_envs)
     ends = _gather(store.ends, rings.row_of(ring, number) * bits.words(ring.num_envs) + word)
     terminated, truncated, lost = (bits.bit_of(ends[..., i], bit) for i in (TERMINATED, TRUNCATED, LOST))
-    before = bits.below((ends[..., TERMINATED] | ends[..., TRUNCATED]) & ~ends[..., LOST], bit)
+    before = bits.below(ends[..., TERMINATED] | ends[..., TRUNCATED], bit)  # none of these is lost, if this one is kept
     kept = ((ends[..., BASE] + before) % (ring.finals or 1)).astype(jnp.int32)
     return terminated, truncated, lost, ring.rows * ring.num_envs + kept
 
