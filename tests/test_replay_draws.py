@@ -237,6 +237,8 @@ def test_lanes_in_words_equal_numpy():
         wanted = [sum(1 << bit for e, (at, bit) in enumerate(place) if at == i and x[e]) for i in range(width)]
         assert word.tolist() == wanted and count == x.sum()
         np.testing.assert_array_equal(back, x)
+        at, bit = bits.place(np.arange(n), n)
+        assert list(zip(at.tolist(), bit.tolist(), strict=True)) == place
         assert rank.tolist() == [sum(x[other] for other in range(n) if place[other] < place[e]) for e in range(n)]
 
 
