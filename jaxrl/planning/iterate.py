@@ -13,7 +13,9 @@ from jaxrl.planning import inputs
 
 LIMIT = 100_000
 # Only rounding is left after so many sweeps that change no less than one before, and so many last places at most.
-_STALE, _PLACES = 16, 16
+_STALE, _PLACES = 4, 16
+# So many sweeps in turn are one loop: XLA would else compute the last anew for whatever looks at its result.
+_CHECKED = 4
 # x -> (what the operator makes of x, where to go on from)
 Sweep = Callable[[Array], tuple[Array, Array]]
 
@@ -35,13 +37,13 @@ class _State(NamedTuple):
     error: Array  # [], its distance to the fixed point at most
     size: Array  # [], the largest change of the last sweep
     rate: Array  # [], that by the one before it
-    least: Array  # [], the least of all sizes
+    least: Array  # [], the least uncertain change so far
     stale: Array  # int32 []: sweeps since then, while changes are mere rounding
     sweeps: Array  # int32 []
 
 
 def to_fixed_point(
-    sweep: Sweep, x: Array, modulus: ArrayLike, tolerance: ArrayLike, limit: int
+    sweep: Sweep, x: Array, modulus: ArrayLike, tolerance: ArrayLike, limit: int, steps: int = 1
 ) -> tuple[Array, Array, Array]:
     """Repeats `sweep` from `x` until the estimate is within `tolerance`: (estimate, sweeps, whether it got there).
 
@@ -49,24 +51,32 @@ def to_fixed_point(
     are. With d = T x - x the fixed point is then between T x + m/(1-m) min d and T x + m/(1-m) max d (MacQueen 1966;
     Porteus 1971; Puterman 1994, section 6.6.3); where d has one sign everywhere the estimate is their middle. At m = 1
     the distance is judged from the observed rate of contraction, the slower of two sweeps. It also stops where only
-    rounding is left. Under vmap, what is done stays as it is while others go on.
+    rounding is left. `steps` is how often T is applied from one x to the next. Under vmap, what is done stays as it
+    is while others go on.
     """
     dtype = x.dtype
     modulus, tolerance = jnp.asarray(modulus, dtype), jnp.asarray(tolerance, dtype)
     reach = _series(modulus)
 
+    def once(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, _, _ = carry
+        new, onward = sweep(x)
+        return onward, x, new
+
     def body(state: _State) -> _State:
-        new, onward = sweep(state.x)
-        low, high = jnp.min(new - state.x), jnp.max(new - state.x)
+        onward, x, new = jax.lax.fori_loop(0, _CHECKED, once, (state.x,) * 3)
+        low, high = jnp.min(new - x), jnp.max(new - x)
         size = jnp.maximum(high, -low)
-        rate = jnp.where(jnp.isfinite(state.size), size / state.size, 1)
+        rate = jnp.where(jnp.isfinite(state.size), (size / state.size) ** (1 / (_CHECKED * steps)), 1)
         together = (modulus < 1) & ((low > 0) | (high < 0))  # never where a state is terminal
         shift = jnp.where(together, reach * (low + high) / 2, 0)
-        error = size * jnp.where(modulus < 1, reach, _series(jnp.maximum(rate, state.rate)))
-        error = jnp.where(together, reach * (high - low) / 2, jnp.where(size > 0, error, size))
-        rounding = size <= _PLACES * jnp.finfo(dtype).eps * jnp.max(jnp.abs(new))
-        stale = jnp.where(rounding & (size >= state.least), state.stale + 1, 0)
-        return _State(onward, new + shift, error, size, rate, jnp.minimum(size, state.least), stale, state.sweeps + 1)
+        width = jnp.where(together, (high - low) / 2, size)
+        longer = jnp.where(modulus < 1, reach, _series(jnp.maximum(rate, state.rate)))
+        error = jnp.where(width > 0, width * longer, width)
+        rounding = width <= _PLACES * jnp.finfo(dtype).eps * jnp.max(jnp.abs(new))
+        stale = jnp.where(rounding & (width >= state.least), state.stale + 1, 0)
+        least = jnp.minimum(width, state.least)
+        return _State(onward, new + shift, error, size, rate, least, stale, state.sweeps + _CHECKED)
 
     def going(state: _State) -> Array:
         return (state.error > tolerance) & (state.stale < _STALE)

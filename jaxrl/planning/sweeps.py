@@ -122,7 +122,7 @@ def _modified(mdp: MDP, gamma: ArrayLike, tolerance: ArrayLike, sweeps: int, lim
         followed = model.lookahead(model.induced(mdp, operators.improve(q)), gamma)
         return new, jax.lax.fori_loop(0, sweeps, lambda _, v: followed(v)[:, 0], new)
 
-    v, count, converged = iterate.to_fixed_point(sweep, _zeros(mdp)[:, 0], gamma, tolerance, limit)
+    v, count, converged = iterate.to_fixed_point(sweep, _zeros(mdp)[:, 0], gamma, tolerance, limit, sweeps + 1)
     q = look(v)
     values = jnp.max(q, axis=1)
     return iterate.finish(values, q, jnp.max(jnp.abs(values - v)), count, converged, tolerance)
