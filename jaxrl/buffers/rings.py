@@ -129,8 +129,8 @@ def place(ring: Ring, number: Array, lane: Array) -> Array:
 
 
 def row_of(ring: Ring, number: Array) -> Array:
-    # Unsigned, so that a remainder is one operation; numbers from before the first step wrap to rows never read.
-    return jax.lax.rem(number.astype(jnp.uint32) + jnp.uint32(ring.rows), jnp.uint32(ring.rows)).astype(jnp.int32)
+    # A number from before the first step gives some row, of which nothing is used.
+    return unsigned_divmod(number, ring.rows)[1]
 
 
 def count(start: Array, low: int, high: int) -> Array:

@@ -110,7 +110,6 @@ def _new_ends(ring: rings.Ring, store: Store, step: Transition, clock: Array) ->
         return jnp.stack([terminated, truncated, nothing, nothing], axis=-1)
     oldest = jnp.maximum(clock - ring.steps + 1, 0)
     before = store.ends[oldest % ring.rows * bits.words(ring.num_envs), BASE]
-    before = jnp.where(oldest == clock, store.stored, before)
     held = (store.stored + (_rounds(ring) - before)) % _rounds(ring)
     free = ring.finals - held
     base = bits.before(ended)
