@@ -305,7 +305,7 @@ def test_a_signal_gives_the_cursor_back(number, code, live, monkeypatch, capsys)
             signal.raise_signal(number)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert main(["watch", "Corridor-v0", "--no-cache"]) == code
+    assert main(["watch", "Corridor-v0", "--no-cache", "--fps", "0.1"]) == code  # slow enough to sleep on any machine
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     out, err = capsys.readouterr()
     shown = terminal(out, 12, 44)
