@@ -59,9 +59,8 @@ def to_fixed_point(
     reach = _series(modulus)
 
     def once(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x, _, _ = carry
-        new, onward = sweep(x)
-        return onward, x, new
+        new, onward = sweep(carry[0])
+        return onward, carry[0], new
 
     def body(state: _State) -> _State:
         onward, x, new = jax.lax.fori_loop(0, _CHECKED, once, (state.x,) * 3)
