@@ -44,9 +44,9 @@ def lookahead(mdp: MDP, gamma: ArrayLike) -> Callable[[Array], Array]:
     dtype = dtype_of(mdp)
     terminal = jnp.asarray(mdp.terminal)
     R = jnp.where(terminal[:, None], 0, jnp.asarray(mdp.R, dtype))
-    factor = jnp.where(terminal, 0, jnp.asarray(gamma, dtype))
+    gamma = jnp.asarray(gamma, dtype)
     if isinstance(mdp, TabularMDP):
-        P = jnp.asarray(mdp.P, dtype)
+        P, factor = jnp.asarray(mdp.P, dtype), jnp.where(terminal, 0, gamma)
 
         def product(v: Array) -> Array:
             return R + jnp.where(terminal[:, None], 0, jnp.matmul(P, factor * v, precision="highest"))
@@ -55,18 +55,17 @@ def lookahead(mdp: MDP, gamma: ArrayLike) -> Callable[[Array], Array]:
 
     # One gather over all states per action and successor: with the states innermost XLA makes vector code of it.
     successors = jnp.transpose(jnp.asarray(mdp.next), (1, 2, 0))
-    chance = jnp.where(terminal[None, None], 0, jnp.transpose(jnp.asarray(mdp.chance, dtype), (1, 2, 0)))
+    over = terminal[successors] | terminal[None, None]
+    chance = jnp.where(over, 0, jnp.transpose(jnp.asarray(mdp.chance, dtype), (1, 2, 0)))
     actions, most, states = chance.shape
 
     def gather(v: Array) -> Array:
-        scaled = factor * v
-
         def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-            return total + row[1] * scaled.at[row[0]].get(mode="promise_in_bounds"), None
+            return total + row[1] * v.at[row[0]].get(mode="promise_in_bounds"), None
 
         def of_action(_: None, rows: tuple[Array, Array, Array]) -> tuple[None, Array]:
             total, _ = jax.lax.scan(add, jnp.zeros(states, dtype), rows[:2], unroll=most <= _UNROLL)
-            return None, rows[2] + total
+            return None, rows[2] + gamma * total
 
         unroll = actions * most <= _UNROLL
         return jax.lax.scan(of_action, None, (successors, chance, R.T), unroll=unroll)[1].T
