@@ -434,6 +434,13 @@ def test_at_gamma_one_policies_end(x64):
     np.testing.assert_allclose(planning.evaluate(mdp, 1.0, plan.policy).values[0], 1.0)
 
 
+def test_a_policy_that_never_ends_is_no_start(x64):
+    """To bump for ever costs CliffWalking's walker without limit: its 0 must not pass for better than the way's -13."""
+    mdp = process("CliffWalking-v1")
+    for solve in (planning.policy_iteration, planning.value_iteration, planning.modified_policy_iteration):
+        assert np.asarray(solve(mdp, 1.0).values) @ mdp.start == pytest.approx(-13, abs=1e-6)
+
+
 # What is refused
 
 
