@@ -52,7 +52,14 @@ def imports(path: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            nested = node.module in ("jaxrl", "jaxrl.agents", "jaxrl.buffers", "jaxrl.envs", "jaxrl.planning", "jaxrl.runs")
+            nested = node.module in (
+                "jaxrl",
+                "jaxrl.agents",
+                "jaxrl.buffers",
+                "jaxrl.envs",
+                "jaxrl.planning",
+                "jaxrl.runs",
+            )
             found += [f"{node.module}.{alias.name}" for alias in node.names] if nested else [node.module or ""]
     return found
 
