@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
     window: Transition  # [B, T, ...]
     index: Array  # type: ignore[assignment] # hides tuple.index, which nobody needs; [B] int32: for Buffer.update
-    weight: Array  # [B] float32: importance weight, 1 where sampling is uniform
+    weight: Array  # [B] float32: importance weight, 1 where sampling is uniform; 0, and index -1, where no window is
 
 
 class Act(Protocol):

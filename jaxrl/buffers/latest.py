@@ -1,8 +1,5 @@
 """The newest windows of a replay, in order."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -31,24 +28,6 @@ def latest(batch_size: int, num_envs: int, window: int = 1, stride: int = 1) -> 
         back, env = jnp.divmod(jnp.arange(batch_size, dtype=jnp.int32), num_envs)
         number = (clock - window) // stride - back
         newest = storage.sample(ring, state, jnp.maximum(number, 0) * stride, env, number >= 0)
-        if batches == 1:
-            return newest
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batches, *x.shape)), newest)
+        return rings.repeated(newest, batches)
 
-    def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
-        del index, priority
-        return state
-
-    init, nbytes = rings.allocator("latest", ring, functools.partial(storage.empty, ring))
-    return Buffer(
-        init=init,
-        add=functools.partial(storage.write, ring),
-        sample=sample,
-        update=update,
-        fresh=functools.partial(storage.fresh, ring),
-        min_steps=window,
-        capacity=ring.steps * num_envs,
-        nbytes=nbytes,
-        counts=storage.counts,
-        contents=functools.partial(storage.contents, ring),
-    )
+    return storage.buffer("latest", ring, sample, window)

@@ -42,10 +42,7 @@ def recent(window: int, num_envs: int) -> Buffer:
         del key
         rings.check_clock(ring, clock)
         checks.at_least("recent: batches", batches, 1)
-        lanes = newest(state, clock)
-        if batches == 1:
-            return lanes
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batches, *x.shape)), lanes)
+        return rings.repeated(newest(state, clock), batches)
 
     def update(state: Transition, index: Array, priority: Array) -> Transition:
         del index, priority

@@ -15,7 +15,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxrl import checks, memory
-from jaxrl.types import PyTree, Transition
+from jaxrl.types import PyTree, Sample, Transition
 
 ENDS = 1 / 8  # places for final observations, as a share of the steps held: enough for random play of most games
 
@@ -159,6 +159,11 @@ def write_at(leaf: Array, rows: Array, at: Array) -> Array:
 def write_row(leaf: Array, row: Array, i: Array) -> Array:
     """Sets leaf[i] = row for an index within bounds: a slice update, not a scatter, also under vmap."""
     return write_at(leaf, row[None], i)
+
+
+def repeated(sample: Sample, batches: int) -> Sample:
+    """The same windows `batches` times, on a leading axis where that is not 1."""
+    return sample if batches == 1 else jax.tree.map(lambda x: jnp.broadcast_to(x, (batches, *x.shape)), sample)
 
 
 def check_clock(ring: Ring, clock: Array, min_steps: int | None = None) -> None:

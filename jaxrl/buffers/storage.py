@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxrl import checks
 from jaxrl.buffers import bits, rings
-from jaxrl.types import Masked, PyTree, Sample, Transition
+from jaxrl.types import Buffer, Masked, PyTree, Sample, SampleFn, Transition
 
 TERMINATED, TRUNCATED, LOST, BASE = range(4)  # the planes of Store.ends
 
@@ -223,6 +223,28 @@ def sample(ring: rings.Ring, store: Store, start: Array, env: Array, known: Arra
     known = jnp.logical_and(usable(ring, store, start, env), known)
     index = jnp.where(known, rings.name(ring, start, env), -1)
     return Sample(read(ring, store, start, env), index, known.astype(jnp.float32))
+
+
+def buffer(name: str, ring: rings.Ring, draw: SampleFn, min_steps: int) -> Buffer:
+    """A buffer of this layout whose windows have no priorities; `draw` is its sample."""
+
+    def update(store: Store, index: Array, priority: Array) -> Store:
+        del index, priority
+        return store
+
+    init, nbytes = rings.allocator(name, ring, functools.partial(empty, ring))
+    return Buffer(
+        init=init,
+        add=functools.partial(write, ring),
+        sample=draw,
+        update=update,
+        fresh=functools.partial(fresh, ring),
+        min_steps=min_steps,
+        capacity=ring.steps * ring.num_envs,
+        nbytes=nbytes,
+        counts=counts,
+        contents=functools.partial(contents, ring),
+    )
 
 
 def _rounds(ring: rings.Ring) -> int:

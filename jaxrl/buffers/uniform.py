@@ -1,7 +1,5 @@
 """Replay that draws every stored window with the same probability."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -59,28 +57,11 @@ def uniform(
         checks.at_least("uniform: batches", batches, 1)
         shape = (batch_size,) if batches == 1 else (batches, batch_size)
         first, count = rings.starts(ring, clock)
-
         drawn = (_drawn if replace else _distinct)(key, shape, count * num_envs)
         number, env = rings.unsigned_divmod(drawn, num_envs)
         return storage.sample(ring, state, (first + number) * stride, env)
 
-    def update(state: storage.Store, index: Array, priority: Array) -> storage.Store:
-        del index, priority
-        return state
-
-    init, nbytes = rings.allocator("uniform", ring, functools.partial(storage.empty, ring))
-    return Buffer(
-        init=init,
-        add=functools.partial(storage.write, ring),
-        sample=sample,
-        update=update,
-        fresh=functools.partial(storage.fresh, ring),
-        min_steps=min_steps,
-        capacity=ring.steps * num_envs,
-        nbytes=nbytes,
-        counts=storage.counts,
-        contents=functools.partial(storage.contents, ring),
-    )
+    return storage.buffer("uniform", ring, sample, min_steps)
 
 
 def _drawn(key: Array, shape: tuple[int, ...], number: Array) -> Array:
