@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from common import copies_of
 
-from jaxrl import memory, prng, recipes
+from jaxrl import files, memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import evaluate
 from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, plot, record, signals
@@ -283,14 +283,14 @@ def test_state_of_another_shape_is_refused(change, said, tmp_path):
 
 def test_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    directory.write_bytes(path, b"old")
+    files.write(path, b"old")
 
     def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        directory.write_bytes(path, b"new")
+        files.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

@@ -1,8 +1,5 @@
 """A buffer on disk: one npz of plain arrays named by tree path, with the checksums of zip; no pickle."""
 
-import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrl import files
 from jaxrl.types import PyTree
 
 
@@ -26,22 +24,7 @@ def save(path: str | Path, state: PyTree, clock: Array) -> None:
             raise ValueError(f"{name} is {getattr(leaf, 'dtype', type(leaf))}; only arrays of numbers can be saved")
     dtypes = np.array([str(leaf.dtype) for leaf in leaves.values()])
     arrays: dict[str, Any] = {name: _plain(np.asarray(leaf)) for name, leaf in leaves.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _refuse(path)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, dtypes=dtypes, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        _refuse(path)  # it may have come meanwhile
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name
-    finally:
-        os.close(folder)
+    files.write_arrays(path, {"dtypes": dtypes, **arrays})
 
 
 def load(path: str | Path, like: PyTree) -> tuple[PyTree, Array]:
@@ -50,17 +33,12 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, Array]:
     Raises ValueError where the file is damaged or its names, shapes or dtypes are not those of `like`, OSError
     where it cannot be read.
     """
-    with Path(path).open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                if name := archive.testzip():
-                    raise zipfile.BadZipFile(f"the checksum of {name} is wrong")
-            file.seek(0)
-            arrays = dict(np.load(file, allow_pickle=False))
-            kinds = zip(arrays, arrays.pop("dtypes").tolist(), strict=True)
-            found = {name: f"{dtype}{list(arrays[name].shape)}" for name, dtype in kinds}
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or holds no buffer: {error}; restore a copy") from error
+    arrays = files.read_arrays(Path(path), "buffer")
+    try:
+        kinds = zip(arrays, arrays.pop("dtypes").tolist(), strict=True)
+        found = {name: f"{dtype}{list(arrays[name].shape)}" for name, dtype in kinds}
+    except (KeyError, ValueError) as error:
+        raise files.damaged(Path(path), "buffer", error) from error
     like_leaves = _named(like, jax.ShapeDtypeStruct((), jnp.int32))
     wanted = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in like_leaves.items()}
     for name in sorted({*wanted, *found}):
@@ -77,11 +55,6 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, Array]:
 def _named(state: PyTree, clock: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path({"state": state, "clock": clock})
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _refuse(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise ValueError(f"{path} exists and is not written over; choose another name or move it aside")
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

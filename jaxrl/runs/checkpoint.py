@@ -15,8 +15,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from jaxrl import prng
-from jaxrl.runs.directory import write_bytes, write_json
+from jaxrl import files, prng
+from jaxrl.runs.directory import write_json
 from jaxrl.runs.errors import CheckpointError
 from jaxrl.types import PyTree
 
@@ -32,9 +32,9 @@ def save(folder: Path, state: PyTree, also: Iterable[str] = ()) -> None:
         if _is_key(leaf):
             leaf, metadata[_KEY + name] = prng.key_to_array(leaf)
         leaves[name] = np.asarray(leaf, order="C")
-    write_bytes(folder / STATE, safetensors.numpy.save(leaves, metadata or None))
-    files = {name: _fingerprint((folder / name).read_bytes()) for name in (STATE, *also)}
-    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+    files.write(folder / STATE, safetensors.numpy.save(leaves, metadata or None))
+    held = {name: _fingerprint((folder / name).read_bytes()) for name in (STATE, *also)}
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": held})
 
 
 def load(folder: Path, like: PyTree) -> PyTree:

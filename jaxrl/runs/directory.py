@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jaxrl import files
+
 ROOT = Path("runs")  # where runs go by default
 CONFIG, METRICS, SUMMARY, CURVE = "config.json", "metrics.jsonl", "summary.json", "curve.png"
 
@@ -76,27 +78,9 @@ def discard(path: Path) -> None:
         pass  # something else is in it: not ours to remove
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a whole file so that a reader, or a crash at any moment, sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as strict JSON: a number that is not finite becomes null."""
-    write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
+    files.write(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
 
 
 def finite(value: Any) -> Any:

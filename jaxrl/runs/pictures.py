@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrl import prng
+from jaxrl import files, prng
 from jaxrl.envs import raster
 from jaxrl.runs import watch
-from jaxrl.runs.directory import write_bytes
 from jaxrl.runs.plan import choose
 
 COLUMNS, WIDTH, HEIGHT, TITLE, GAP = 7, 146, 110, 13, 6  # of a sheet: cells in a row, and sizes in pixels
@@ -51,7 +50,7 @@ def animation(path: Path, frames: Sequence[np.ndarray], fps: float) -> int:
     data = io.BytesIO()
     duration = 1000 / min(fps or _QUICKEST, _QUICKEST)
     images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    write_bytes(path, data.getvalue())
+    files.write(path, data.getvalue())
     return len(data.getvalue())
 
 
@@ -66,7 +65,7 @@ def sheet(path: Path, env_ids: Sequence[str]) -> int:
         pixels[top : top + TITLE + HEIGHT, left : left + WIDTH] = _cell(env_id)
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", optimize=True)
-    write_bytes(path, data.getvalue())
+    files.write(path, data.getvalue())
     return len(data.getvalue())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.runs.directory import write_bytes
+from jaxrl import files
 
 INK, MUTED, LINE, MARK = "#1f2430", "#6b7280", "#2563eb", "#c2410c"
 
@@ -45,7 +45,7 @@ def curve(path: Path, rows: list[dict[str, Any]], title: str, evaluation: dict[s
         axes.legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
     data = io.BytesIO()
     figure.savefig(data, format="png")
-    write_bytes(path, data.getvalue())
+    files.write(path, data.getvalue())
 
 
 def _style(axes: Any, title: str, rows: list[dict[str, Any]]) -> None:
