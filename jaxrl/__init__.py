@@ -11,6 +11,7 @@ from jaxrl.envs.registry import list_ids, make, register
 from jaxrl.envs.tabular import tabular_mdp
 from jaxrl.evaluate import evaluate
 from jaxrl.prng import key
+from jaxrl.qtable import QTable
 from jaxrl.train import LoopConfig, advance, make_run, vmap_run
 from jaxrl.vector import rollout
 
@@ -19,6 +20,7 @@ from jaxrl.runs.library import load, train  # last: `jaxrl.train` is this functi
 
 __all__ = [
     "LoopConfig",
+    "QTable",
     "advance",
     "buffers",
     "check_env",

@@ -16,7 +16,7 @@ WALLS = {
     "checks": set(),
     "memory": {"types"},
     "files": set(),
-    "qtable": MATHEMATICS | {"files"},
+    "qtable": {"files"},
     "spaces": MATHEMATICS,
     "returns": MATHEMATICS,
     "explore": MATHEMATICS,
