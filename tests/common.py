@@ -1,7 +1,8 @@
 """What several tests need: small environments whose answers are known, and a reader of compiled programs."""
 
+import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -44,6 +45,17 @@ def masked_env() -> PureEnvironment:
         action_space_fn=lambda params: spaces.Discrete(3),
         splits_fn=never,
     )
+
+
+def as_usual() -> dict[str, bool]:
+    """Options that undo what `conftest.py` asks of the compiler, where a test is about the program that users get."""
+    shortened = "--xla_cpu_use_fusion_emitters=false" in os.environ.get("XLA_FLAGS", "")
+    return {"xla_cpu_use_fusion_emitters": True} if shortened else {}
+
+
+def compiled(function, *arguments) -> Any:
+    """The usual program of a jitted function."""
+    return function.lower(*arguments).compile(compiler_options=as_usual())
 
 
 def copies_of(text: str, shape: tuple[int, ...]) -> list[str]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import copies_of
+from common import compiled, copies_of
 from scipy import stats
 
 from jaxrl import buffers, prng
@@ -427,7 +427,7 @@ def scanned(buffer: Buffer, seeds: int, parts: str, spoil: bool = False) -> tupl
         return (new, clock + 1), total
 
     run = jax.jit(lambda state, clock, keys: jax.lax.scan(tick, (state, clock), keys), donate_argnums=0)
-    text = run.lower(state, jnp.int32(9), jax.random.split(prng.key(0), 20)).compile().as_text()
+    text = compiled(run, state, jnp.int32(9), jax.random.split(prng.key(0), 20)).as_text()
     assert text
     return text, [leaf.shape for leaf in jax.tree.leaves(state) if leaf.size > ROWS]
 

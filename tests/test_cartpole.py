@@ -83,7 +83,7 @@ def test_steps_are_gymnasiums(x64, overrides, traced):
         got, obs, our_reward, our_terminated = step(params, states, actions)
     assert got.dtype == obs.dtype == dtype
     assert_close(got, expected, TOLERANCE[x64])
-    np.testing.assert_array_equal(obs, got)
+    assert_close(obs, np.asarray(got, np.float64), TOLERANCE[x64])  # which are two computations to some compilers
     np.testing.assert_array_equal(our_reward, reward)
     np.testing.assert_array_equal(our_terminated, terminated)
     assert 0.01 < terminated.mean() < 0.99

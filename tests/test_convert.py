@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from common import compiled
 
 from jaxrl.buffers import convert, files, prioritized, recent, uniform
 from jaxrl.types import Masked, Transition
@@ -205,7 +206,7 @@ def test_fill_truncates_what_a_lane_leaves_open():
 def test_fill_holds_the_buffer_once():
     steps, _ = simulate(0, 2, 3)
     buffer = uniform(capacity=3 * 5000, batch_size=4, num_envs=3)
-    memory = convert._fill.lower(buffer, jax.tree.map(jnp.asarray, steps)).compile().memory_analysis()
+    memory = compiled(convert._fill, buffer, jax.tree.map(jnp.asarray, steps)).memory_analysis()
     assert memory.output_size_in_bytes > 20 * memory.temp_size_in_bytes
 
 

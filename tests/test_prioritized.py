@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import copies_of
+from common import compiled, copies_of
 from jax.experimental import checkify
 from scipy import stats
 
@@ -163,7 +163,7 @@ def test_no_mass_is_copied_in_the_loop(window, seeds):
     keys = jax.eval_shape(lambda: jax.random.split(prng.key(0), (9, seeds) if seeds else 9))
     if seeds:
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), state)
-    text = jax.jit(run, donate_argnums=0).lower(state, keys, jax.ShapeDtypeStruct((9,), jnp.int32)).compile().as_text()
+    text = compiled(jax.jit(run, donate_argnums=0), state, keys, jax.ShapeDtypeStruct((9,), jnp.int32)).as_text()
     assert text
     for level in state.tree[:-1]:  # the last is the few children of the root
         assert not copies_of(text, level.shape), level.shape

@@ -1,6 +1,7 @@
 """Behind the command line: the host loop, run directories, saved states, settings, and the library twin."""
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import copies_of
+from common import as_usual, copies_of
 
 from jaxrl import files, memory, prng, recipes
 from jaxrl.envs import registry
@@ -328,7 +329,9 @@ def test_default_name_stays_inside(name, tmp_path, monkeypatch):
     assert {path.resolve() for path in (first, second)} == set((tmp_path / "runs").iterdir())
 
 
-def test_the_chunk_that_runs_copies_no_ring():
+def test_the_chunk_that_runs_copies_no_ring(monkeypatch):
+    compile_as_usual = functools.partialmethod(jax.stages.Lowered.compile, compiler_options=as_usual())
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile_as_usual)
     settings = config.override(recipes.default("dqn"), {"steps": 4_800, "replay": {"capacity": 1_104}})
     asked = plan.prepare("dqn", plan.choose("CartPole-v1"), settings)
     _, chunk, _ = host._compile(asked, host.unit_of(asked.setup.iterations), plan.keys(0, 1))

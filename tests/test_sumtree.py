@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import copies_of
+from common import compiled, copies_of
 from scipy import stats
 
 from jaxrl import prng
@@ -225,7 +225,7 @@ def scanned(seeds: int, draws: bool = True, spoil: bool = False) -> tuple[str, l
     if seeds:
         tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), tree)
     keys = jax.eval_shape(lambda: jax.random.split(prng.key(0), (9, seeds) if seeds else 9))
-    text = jax.jit(run, donate_argnums=0).lower(tree, keys, jax.ShapeDtypeStruct((9,), jnp.int32)).compile().as_text()
+    text = compiled(jax.jit(run, donate_argnums=0), tree, keys, jax.ShapeDtypeStruct((9,), jnp.int32)).as_text()
     assert text
     return text, [level.shape for level in tree]
 

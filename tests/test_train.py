@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import copies_of
+from common import compiled, copies_of
 
 import jaxrl
 from jaxrl import nets
@@ -186,7 +186,7 @@ def test_the_ring_is_written_in_place(seeds, unroll, updates, window):
         run, key = vmap_run(run), jax.vmap(jaxrl.key)(jnp.arange(seeds))
     state = jax.eval_shape(lambda key: run.warmup(run.init(key)), key)
     chunk = jax.jit(lambda state: jaxrl.advance(run, state, 3), donate_argnums=0)
-    text = chunk.lower(state).compile().as_text()
+    text = compiled(chunk, state).as_text()
     rings = {leaf.shape for leaf in jax.tree.leaves(state.buffer) if leaf.ndim > bool(seeds)}
     assert len(rings) == 3  # observations, actions and rewards, ends
     for ring in rings:
@@ -206,7 +206,7 @@ def test_the_reader_of_copies_sees_one():
 
         return jax.lax.scan(body, ring, jnp.arange(3))
 
-    text = jax.jit(planted, donate_argnums=0).lower(jnp.zeros((16, 4, 4)), jnp.zeros((4, 4))).compile().as_text()
+    text = compiled(jax.jit(planted, donate_argnums=0), jnp.zeros((16, 4, 4)), jnp.zeros((4, 4))).as_text()
     assert copies_of(text, (16, 4, 4))
 
 
