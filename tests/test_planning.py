@@ -147,7 +147,7 @@ def test_two_hundred_processes_solved_four_ways(x64):
     mdps = [random_mdp(seed, terminals=seed % 3 if gamma < 1 else 1) for seed, gamma in enumerate(gammas)]
     program = np.stack([linear_program(mdp, gamma) for mdp, gamma in zip(mdps, gammas)])
     dense = stacked(mdps)
-    successors = np.broadcast_to(np.arange(6), dense.P.shape)
+    successors = np.broadcast_to(np.arange(6), (200, 6, 6))
     sparse = planning.SparseMDP(successors, *dense)
     for solve, many in (
         (planning.value_iteration, dense),
@@ -484,7 +484,7 @@ def broken(**leaves):
         (lambda: planning.finite_horizon(chain(), 0.9, 0), "horizon is 0"),
         (lambda: planning.modified_policy_iteration(chain(), 0.9, 0), "sweeps is 0"),
         (
-            lambda: planning.value_iteration(planning.sparse(chain())._replace(next=np.full((3, 1, 1), 3)), 0.9),
+            lambda: planning.value_iteration(planning.sparse(chain())._replace(next=np.full((3, 1), 3)), 0.9),
             "holds 3",
         ),
         (

@@ -9,15 +9,15 @@ from jaxrl.planning.model import SparseMDP
 
 
 def sparse(mdp: TabularMDP) -> SparseMDP:
-    """A concrete process by successor lists [S, A, K], K the most successors of any action.
+    """A concrete process by successor lists [S, K], K the most successors of any state.
 
     Raises ValueError for what is no process.
     """
     inputs.process(mdp)
     P = np.asarray(mdp.P)
-    most = int(np.count_nonzero(P, axis=-1).max())
-    successors = np.argsort(P == 0, axis=-1, kind="stable")[..., :most].astype(np.int32)
-    return SparseMDP(successors, np.take_along_axis(P, successors, -1), mdp.R, mdp.terminal, mdp.start)
+    reached = (P != 0).any(1)
+    successors = np.argsort(~reached, axis=1, kind="stable")[:, : reached.sum(1).max()].astype(np.int32)
+    return SparseMDP(successors, np.take_along_axis(P, successors[:, None], -1), mdp.R, mdp.terminal, mdp.start)
 
 
 def dense(mdp: SparseMDP) -> TabularMDP:
@@ -30,6 +30,6 @@ def dense(mdp: SparseMDP) -> TabularMDP:
     states, actions, _ = chance.shape
     memory.require(f"P of {states} states and {actions} actions", states**2 * actions * chance.itemsize)
     P = np.zeros((states, actions, states), chance.dtype)
-    np.add.at(P, (*np.ogrid[:states, :actions, :1][:2], successors), chance)
+    np.add.at(P, (*np.ogrid[:states, :actions, :1][:2], successors[:, None]), chance)
     R, terminal, start = (np.asarray(leaf) for leaf in (mdp.R, mdp.terminal, mdp.start))
     return TabularMDP(P, R, terminal, start)

@@ -31,7 +31,7 @@ def process(mdp: MDP) -> None:
         shapes = {"P": (states, actions, states)}
     else:
         most = (np.shape(mdp.chance) or (0,))[-1]
-        shapes = {"chance": (states, actions, most), "next": (states, actions, most)}
+        shapes = {"chance": (states, actions, most), "next": (states, most)}
     for name, shape in {**shapes, "terminal": (states,)}.items():
         found = np.shape(getattr(mdp, name))
         if found != shape:

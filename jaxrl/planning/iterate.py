@@ -73,8 +73,9 @@ def to_fixed_point(
         longer = jnp.where(modulus < 1, reach, _series(jnp.maximum(rate, state.rate)))
         error = jnp.where(width > 0, width * longer, width)
         rounding = width <= _PLACES * jnp.finfo(dtype).eps * jnp.max(jnp.abs(new))
-        stale = jnp.where(rounding & (width >= state.least), state.stale + 1, 0)
+        stale = state.stale + (rounding & (width >= state.least))
         least = jnp.minimum(width, state.least)
+        onward = onward + modulus ** (steps - 1) * shift
         return _State(onward, new + shift, error, size, rate, least, stale, state.sweeps + _CHECKED)
 
     def going(state: _State) -> Array:

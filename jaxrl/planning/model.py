@@ -9,19 +9,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl.envs.api import TabularMDP
 
-_UNROLL = 64  # up to so many gathers a sweep become straight code, which XLA fuses
+_UNROLL = 64  # up to so many products a state become straight code, which XLA fuses
 
 
 class SparseMDP(NamedTuple):
-    """A `TabularMDP` by successor lists, for spaces whose [S, A, S] is mostly zeros."""
+    """A `TabularMDP` by successor lists, for spaces whose [S, A, S] is mostly zeros.
 
-    next: ArrayLike  # [S, A, K] integer: the next states; one may stand twice
-    chance: ArrayLike  # [S, A, K]: of each; 0 where an action has fewer than K successors
+    A state has one list for all its actions: what they share, as in a grid, is read once a sweep.
+    """
+
+    next: ArrayLike  # [S, K] integer: the states that some action leads to; one may stand twice
+    chance: ArrayLike  # [S, A, K]: of each, by action; 0 where a state has fewer than K
     R: ArrayLike  # [S, A], the mean reward
     terminal: ArrayLike  # [S] bool: arriving there ends the episode
     start: ArrayLike  # [S], the chance that an episode starts there
@@ -53,49 +57,47 @@ def lookahead(mdp: MDP, gamma: ArrayLike) -> Callable[[Array], Array]:
 
         return product
 
-    # One gather over all states per action and successor: with the states innermost XLA makes vector code of it.
-    successors = jnp.transpose(jnp.asarray(mdp.next), (1, 2, 0))
-    over = terminal[successors] | terminal[None, None]
-    chance = jnp.where(over, 0, jnp.transpose(jnp.asarray(mdp.chance, dtype), (1, 2, 0)))
+    # One gather over all states per successor: with the states innermost XLA makes vector code of it.
+    successors = jnp.asarray(mdp.next).T
+    chance = jnp.transpose(jnp.asarray(mdp.chance, dtype), (1, 2, 0))
+    chance = jnp.where((terminal[successors] | terminal[None])[None], 0, chance)
     actions, most, states = chance.shape
 
     def gather(v: Array) -> Array:
-        def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-            return total + row[1] * v.at[row[0]].get(mode="promise_in_bounds"), None
+        def at(row: Array) -> Array:
+            return v.at[row].get(mode="promise_in_bounds")
 
-        def of_action(_: None, rows: tuple[Array, Array, Array]) -> tuple[None, Array]:
-            total, _ = jax.lax.scan(add, jnp.zeros(states, dtype), rows[:2], unroll=most <= _UNROLL)
-            return None, rows[2] + gamma * total
+        if actions * most <= _UNROLL:
+            near = [at(row) for row in successors]
+            total = jnp.stack([sum(c * v for c, v in zip(rows, near)) for rows in chance])
+        else:
 
-        unroll = actions * most <= _UNROLL
-        return jax.lax.scan(of_action, None, (successors, chance, R.T), unroll=unroll)[1].T
+            def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
+                return total + row[1] * at(row[0])[None], None
+
+            rows = successors, jnp.swapaxes(chance, 0, 1)
+            total, _ = jax.lax.scan(add, jnp.zeros((actions, states), dtype), rows)
+        return R + gamma * total.T
 
     return gather
 
 
 def induced(mdp: MDP, policy: ArrayLike) -> MDP:
-    """The process of one action that following a policy makes: R [S, 1] and P [S, 1, S], or its successors.
+    """The process of one action that following a policy makes: R [S, 1] and P [S, 1, S] or chance [S, 1, K].
 
-    `policy` is actions [S] or chances [S, A]; chances make A K successors of K.
+    `policy` is actions [S] or chances [S, A].
     """
-    policy = jnp.asarray(policy)
-    states = policy.shape[0]
-    tables = mdp._asdict()
-    if policy.ndim == 1:
+    policy, dtype = jnp.asarray(policy), dtype_of(mdp)
 
-        def row(table: ArrayLike) -> Array:
-            table = jnp.asarray(table)
-            return jnp.take_along_axis(table, policy.reshape(states, *[1] * (table.ndim - 1)), axis=1)
+    def follow(table: ArrayLike) -> Array:
+        table = jnp.asarray(table, dtype)
+        if policy.ndim == 1:
+            return jnp.take_along_axis(table, policy.reshape(-1, *[1] * (table.ndim - 1)), axis=1)
+        return jnp.einsum("sa,sa...->s...", policy.astype(dtype), table, precision="highest")[:, None]
 
-        return mdp._replace(**{name: row(tables[name]) for name in tables if name not in ("terminal", "start")})
-    policy = policy.astype(dtype_of(mdp))
-    R = jnp.sum(policy * jnp.asarray(mdp.R, policy.dtype), axis=1, keepdims=True)
     if isinstance(mdp, TabularMDP):
-        P = jnp.einsum("sa,sat->st", policy, jnp.asarray(mdp.P, policy.dtype), precision="highest")
-        return mdp._replace(P=P[:, None], R=R)
-    chance = policy[..., None] * jnp.asarray(mdp.chance, policy.dtype)
-    successors = jnp.reshape(jnp.asarray(mdp.next), (states, 1, -1))
-    return mdp._replace(next=successors, chance=chance.reshape(states, 1, -1), R=R)
+        return mdp._replace(P=follow(mdp.P), R=follow(mdp.R))
+    return mdp._replace(chance=follow(mdp.chance), R=follow(mdp.R))
 
 
 def matrix(mdp: MDP) -> Array:
@@ -104,9 +106,8 @@ def matrix(mdp: MDP) -> Array:
     if isinstance(mdp, TabularMDP):
         P = jnp.asarray(mdp.P, dtype_of(mdp))[:, 0]
     else:
-        successors, chance = jnp.asarray(mdp.next)[:, 0], jnp.asarray(mdp.chance, dtype_of(mdp))[:, 0]
-        states = chance.shape[0]
-        P = jnp.zeros((states, states), chance.dtype).at[jnp.arange(states)[:, None], successors].add(chance)
+        states, chance = np.shape(mdp.next)[0], jnp.asarray(mdp.chance, dtype_of(mdp))[:, 0]
+        P = jnp.zeros((states, states), chance.dtype).at[jnp.arange(states)[:, None], jnp.asarray(mdp.next)].add(chance)
     return jnp.where(alive[:, None] & alive[None], P, 0)
 
 
