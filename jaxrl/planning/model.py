@@ -69,14 +69,13 @@ def lookahead(mdp: MDP, gamma: ArrayLike) -> Callable[[Array], Array]:
 
         if actions * most <= _UNROLL:
             near = [at(row) for row in successors]
-            total = jnp.stack([sum(c * v for c, v in zip(rows, near)) for rows in chance])
-        else:
+            each = (r + gamma * sum(c * v for c, v in zip(rows, near)) for r, rows in zip(R.T, chance))
+            return jnp.stack(list(each), axis=1)
 
-            def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-                return total + row[1] * at(row[0])[None], None
+        def add(total: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + row[1] * at(row[0])[None], None
 
-            rows = successors, jnp.swapaxes(chance, 0, 1)
-            total, _ = jax.lax.scan(add, jnp.zeros((actions, states), dtype), rows)
+        total, _ = jax.lax.scan(add, jnp.zeros((actions, states), dtype), (successors, jnp.swapaxes(chance, 0, 1)))
         return R + gamma * total.T
 
     return gather
