@@ -16,8 +16,7 @@ LIMIT = 100_000
 _STALE, _PLACES = 4, 16
 # So many sweeps in turn are one loop: XLA would else compute the last anew for whatever looks at its result.
 _CHECKED = 4
-# x -> (what the operator makes of x, where to go on from)
-Sweep = Callable[[Array], tuple[Array, Array]]
+Sweep = Callable[[Array], Array]
 
 
 class Plan(NamedTuple):
@@ -43,7 +42,13 @@ class _State(NamedTuple):
 
 
 def to_fixed_point(
-    sweep: Sweep, x: Array, modulus: ArrayLike, tolerance: ArrayLike, limit: int, steps: int = 1
+    sweep: Sweep,
+    x: Array,
+    modulus: ArrayLike,
+    tolerance: ArrayLike,
+    limit: int,
+    operator: Sweep | None = None,
+    steps: int = 1,
 ) -> tuple[Array, Array, Array]:
     """Repeats `sweep` from `x` until the estimate is within `tolerance`: (estimate, sweeps, whether it got there).
 
@@ -51,19 +56,19 @@ def to_fixed_point(
     are. With d = T x - x the fixed point is then between T x + m/(1-m) min d and T x + m/(1-m) max d (MacQueen 1966;
     Porteus 1971; Puterman 1994, section 6.6.3); where d has one sign everywhere the estimate is their middle. At m = 1
     the distance is judged from the observed rate of contraction, the slower of two sweeps. It also stops where only
-    rounding is left. `steps` is how often T is applied from one x to the next. Under vmap, what is done stays as it
-    is while others go on.
+    rounding is left. `sweep` is T itself, or where `operator` is T goes further, as far as `steps` applications of it.
+    Under vmap, what is done stays as it is while others go on.
     """
     dtype = x.dtype
     modulus, tolerance = jnp.asarray(modulus, dtype), jnp.asarray(tolerance, dtype)
     reach = _series(modulus)
 
-    def once(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        new, onward = sweep(carry[0])
-        return onward, carry[0], new
+    def once(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        return sweep(carry[0]), carry[0]
 
     def body(state: _State) -> _State:
-        onward, x, new = jax.lax.fori_loop(0, _CHECKED, once, (state.x,) * 3)
+        onward, x = jax.lax.fori_loop(0, _CHECKED, once, (state.x, state.x))
+        new = onward if operator is None else operator(x)
         low, high = jnp.min(new - x), jnp.max(new - x)
         size = jnp.maximum(high, -low)
         rate = jnp.where(jnp.isfinite(state.size), (size / state.size) ** (1 / (_CHECKED * steps)), 1)

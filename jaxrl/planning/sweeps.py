@@ -92,9 +92,8 @@ def one_step(mdp: MDP, gamma: ArrayLike, backup: Backup, tolerance: ArrayLike, l
     def solve(mdp: MDP, gamma: Array, backup: Backup, tolerance: Array) -> Plan:
         look = model.lookahead(mdp, gamma)
 
-        def sweep(v: Array) -> tuple[Array, Array]:
-            new = backup(look(v))
-            return new, new
+        def sweep(v: Array) -> Array:
+            return backup(look(v))
 
         v, count, converged = iterate.to_fixed_point(sweep, _zeros(mdp)[:, 0], gamma, tolerance, limit)
         q = look(v)
@@ -104,11 +103,11 @@ def one_step(mdp: MDP, gamma: ArrayLike, backup: Backup, tolerance: ArrayLike, l
     one = jax.custom_batching.custom_vmap(solve)
 
     @one.def_vmap
-    def many(size: int, batched: list, *arguments: PyTree) -> tuple[Plan, Plan]:
+    def many(size: int, batched: list, *arguments: PyTree) -> tuple[Plan, PyTree]:
         together = jax.vmap(solve, jax.tree.map(lambda has_lanes: 0 if has_lanes else None, batched))
-        yes = Plan(*[True] * len(Plan._fields))
         if isinstance(mdp, TabularMDP) or not batched[1] or jax.default_backend() != "cpu":
-            return together(*arguments), yes
+            plans = together(*arguments)
+            return plans, jax.tree.map(lambda _: True, plans)
 
         def some(lanes: Array) -> Plan:
             return together(*jax.tree.map(lambda has_lanes, x: x[lanes] if has_lanes else x, tuple(batched), arguments))
@@ -116,7 +115,7 @@ def one_step(mdp: MDP, gamma: ArrayLike, backup: Backup, tolerance: ArrayLike, l
         order = jnp.argsort(arguments[1])
         chunks = jnp.pad(order, (0, -size % _TOGETHER), mode="edge").reshape(-1, _TOGETHER)
         plans = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[jnp.argsort(order)], jax.lax.map(some, chunks))
-        return plans, yes
+        return plans, jax.tree.map(lambda _: True, plans)
 
     dtype = model.dtype_of(mdp)
     return one(mdp, jnp.asarray(gamma, dtype), backup, jnp.asarray(tolerance, dtype))
@@ -128,18 +127,17 @@ def _n_steps(mdp, gamma, backup, behaviour, lambda_, tolerance, n: int, limit: i
     start = _zeros(mdp)
     gamma, mix = jnp.asarray(gamma, start.dtype), jnp.asarray(lambda_, start.dtype)
 
-    def sweep(q: Array) -> tuple[Array, Array]:
+    def sweep(q: Array) -> Array:
         bootstrap, policy = backup(q), behaviour(q)
 
         def longer(_: int, g: Array) -> Array:
             return look((1 - mix) * bootstrap + mix * jnp.sum(policy * g, axis=1))
 
-        new = jax.lax.fori_loop(1, n, longer, look(bootstrap))
-        return new, new
+        return jax.lax.fori_loop(1, n, longer, look(bootstrap))
 
     modulus = jax.lax.fori_loop(1, n, lambda _, m: gamma * (1 - mix + mix * m), gamma)
     before, count, converged = iterate.to_fixed_point(sweep, start, modulus, tolerance, limit)
-    q, _ = sweep(before)
+    q = sweep(before)
     return iterate.finish(backup(q), q, jnp.max(jnp.abs(q - before)), count, converged, tolerance)
 
 
@@ -147,13 +145,16 @@ def _n_steps(mdp, gamma, backup, behaviour, lambda_, tolerance, n: int, limit: i
 def _modified(mdp: MDP, gamma: ArrayLike, tolerance: ArrayLike, sweeps: int, limit: int) -> Plan:
     look = model.lookahead(mdp, gamma)
 
-    def sweep(v: Array) -> tuple[Array, Array]:
-        q = look(v)
-        new = jnp.max(q, axis=1)
-        followed = model.lookahead(model.induced(mdp, operators.improve(q)), gamma)
-        return new, jax.lax.fori_loop(0, sweeps, lambda _, v: followed(v)[:, 0], new)
+    def optimal(v: Array) -> Array:
+        return jnp.max(look(v), axis=1)
 
-    v, count, converged = iterate.to_fixed_point(sweep, _zeros(mdp)[:, 0], gamma, tolerance, limit, sweeps + 1)
+    def sweep(v: Array) -> Array:
+        q = look(v)
+        followed = model.lookahead(model.induced(mdp, operators.improve(q)), gamma)
+        return jax.lax.fori_loop(0, sweeps, lambda _, v: followed(v)[:, 0], jnp.max(q, axis=1))
+
+    start = _zeros(mdp)[:, 0]
+    v, count, converged = iterate.to_fixed_point(sweep, start, gamma, tolerance, limit, optimal, sweeps + 1)
     q = look(v)
     values = jnp.max(q, axis=1)
     return iterate.finish(values, q, jnp.max(jnp.abs(values - v)), count, converged, tolerance)
