@@ -1,6 +1,6 @@
 """Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
 
-from jaxrl import buffers, explore, nets, recipes, returns, spaces
+from jaxrl import buffers, explore, nets, planning, recipes, returns, spaces
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.q_learning import q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa
@@ -35,6 +35,7 @@ __all__ = [
     "make",
     "make_run",
     "nets",
+    "planning",
     "prioritized",
     "q_learning",
     "recent",
