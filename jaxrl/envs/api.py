@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks
 from jaxrl.envs import raster
+from jaxrl.envs.layout import Layout
 from jaxrl.types import NO_LIMIT as NO_LIMIT  # for the environments
 from jaxrl.types import PyTree, Step
 
@@ -139,6 +140,7 @@ class PureEnvironment:
     render_fn: Callable[[Any, Any], str] | None = None  # (state, params) -> ANSI text
     frame_fn: Callable[[Any, Any], np.ndarray] | None = None  # (state, params) -> picture, uint8 [height, width, 3]
     tabular_fn: Callable[[Any], TabularMDP] | None = None  # (params), concrete -> the exact P and R
+    layout_fn: Callable[[Any], Layout] | None = None  # (params), concrete -> where a table's states stand on paper
     check_fn: Callable[[Any], None] | None = None  # (params): ValueError where a concrete value is out of range
     # False where reset_fn and step_fn do not both draw: the key serves the one that does, without a split
     splits_fn: Callable[[Any], bool] = always

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import spaces
 from jaxrl.envs.api import NO_LIMIT, PureEnvironment, TabularMDP
+from jaxrl.envs.layout import Layout
 
 _CARDS = range(1, 11)  # an ace is 1
 _CHANCE = np.array([1.0] * 9 + [4.0]) / 13
@@ -181,6 +182,18 @@ def render(state: State, params: Params) -> str:
     return f"player {int(state.player)} ({hand})\ndealer shows {shown}"
 
 
+def layout(params: Params) -> Layout:
+    """As in Sutton and Barto's figure 5.2; the states are those of `index_observation`."""
+    del params
+    player, dealer = np.arange(21, 10, -1), np.arange(1, 11)
+    states = np.stack([(player[:, None] * 11 + dealer) * 2 + ace for ace in (1, 0)])
+    states[0, -1] = -1  # a usable ace makes 12 or more
+    cards = ("A", *map(str, dealer[1:]))
+    titles, axes = ("usable ace", "no usable ace"), ("player sum", "dealer showing")
+    marks = np.full(states.shape[1:], "")
+    return Layout(states, marks, ("stick", "hit"), titles, axes, (tuple(player.tolist()), cards))
+
+
 def blackjack() -> PureEnvironment:
     """The environment; every setting is a field of `Params`. Without a step limit: every hand ends."""
     return PureEnvironment(
@@ -193,4 +206,5 @@ def blackjack() -> PureEnvironment:
         action_space_fn=action_space,
         render_fn=render,
         tabular_fn=tabular,
+        layout_fn=layout,
     )

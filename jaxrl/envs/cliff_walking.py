@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxrl import spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import NO_LIMIT, PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 _ROWS, _COLUMNS = 4, 12
 _START, _GOAL = 36, 47
@@ -112,6 +113,13 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(_MAP, palette, divmod(int(state.position), _COLUMNS))
 
 
+def layout(params: Params) -> Layout:
+    """The map."""
+    del params
+    rows = [*_MAP[:-1], "S" + _MAP[-1][1:]]
+    return on_map(rows, ((-1, 0), (0, 1), (1, 0), (0, -1)), {"o": "", "S": "start", "C": "hole", "T": "goal"})
+
+
 def cliff_walking() -> PureEnvironment:
     """The environment; every setting is a field of `Params`. Without a step limit, as in gymnasium."""
     return PureEnvironment(
@@ -125,6 +133,7 @@ def cliff_walking() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         splits_fn=never,  # the start is one cell
     )
 

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 
 @jax.tree_util.register_dataclass
@@ -98,6 +99,11 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board([cells], {".": raster.WHITE, "G": raster.YELLOW}, (0, int(state.cell)))
 
 
+def layout(params: Params) -> Layout:
+    """The row of cells."""
+    return on_map(["S" + "." * (params.length - 2) + ("G" if params.terminal else ".")], ((0, -1), (0, 1)))
+
+
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.at_least("length", params.length, 2)
@@ -116,6 +122,7 @@ def corridor() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=never,  # nothing is random
     )

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 
 def _changing(wall: str) -> tuple[str, ...]:
@@ -116,6 +117,11 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(params.desc, palette, divmod(int(state.position), len(params.desc[0])))
 
 
+def layout(params: Params) -> Layout:
+    """The map."""
+    return on_map(params.desc, _MOVES)
+
+
 def check(params: Params) -> None:
     """Raises ValueError for a bad map or a concrete value out of range."""
     desc = params.desc
@@ -146,6 +152,7 @@ def dyna_maze(map_name: str = "dyna") -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=never,  # nothing is random
     )

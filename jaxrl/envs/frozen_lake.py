@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP
+from jaxrl.envs.layout import Layout, on_map
 
 MAPS = {
     "4x4": ("SFFF", "FHFH", "FFFH", "HFFG"),
@@ -130,6 +131,11 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(params.desc, palette, divmod(int(state.position), len(params.desc[0])))
 
 
+def layout(params: Params) -> Layout:
+    """The map."""
+    return on_map([row.replace("F", ".") for row in params.desc], _MOVES)
+
+
 def check(params: Params) -> None:
     """Raises ValueError for a bad map or a concrete value out of range."""
     desc = params.desc
@@ -187,6 +193,7 @@ def frozen_lake(map_name: str = "4x4") -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=_splits,
     )

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 _MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1))  # row, column: up, down, right, left
 
@@ -102,6 +103,11 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(_letters(params), palette, divmod(int(state.position), params.shape[1]))
 
 
+def layout(params: Params) -> Layout:
+    """The map."""
+    return on_map(_letters(params), _MOVES, {".": "", "a": "A'", "b": "B'"})
+
+
 def check(params: Params) -> None:
     """Raises ValueError for a cell outside the grid, A on B, or a concrete value out of range."""
     if len(params.shape) != 2 or min(params.shape) < 1:
@@ -129,6 +135,7 @@ def grid_world() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=never,  # only a reset draws
     )

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import NO_LIMIT, PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 
 @jax.tree_util.register_dataclass
@@ -97,6 +98,11 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board([_letters(params)], palette, (0, int(state.cell)))
 
 
+def layout(params: Params) -> Layout:
+    """The row of cells."""
+    return on_map([_letters(params)], ("go on",), {".": "", "|": "end"})
+
+
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.at_least("length", params.length, 1)
@@ -117,6 +123,7 @@ def random_walk() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=never,  # only a step draws
     )

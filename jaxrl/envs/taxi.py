@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP
+from jaxrl.envs.layout import Layout
 from jaxrl.types import Masked
 
 _MAP = ("+---------+", "|R: | : :G|", "| : | : : |", "| : : : : |", "| | : | : |", "|Y| : |B: |", "+---------+")
@@ -221,6 +222,25 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(["".join(line) for line in letters], palette, (1 + row, 2 * column + 1), color=color)
 
 
+def layout(params: Params) -> Layout:
+    """The map for each destination and each place of the passenger elsewhere."""
+    names = "RGYB"
+    trips = [(place, to) for to in range(4) for place in range(5) if place != to]
+    states = np.stack([(np.arange(25) * 5 + place) * 4 + to for place, to in trips]).reshape(-1, 5, 5)
+    marks = np.full(25, "")
+    marks[list(_CELLS)] = list(names)
+    walls = [((r, c), (r, c + 1)) for r in range(5) for c in range(4) if _MAP[1 + r][2 * c + 2] == "|"]
+    titles = [f"{'riding' if place == _TAXI else 'waiting at ' + names[place]}, to {names[to]}" for place, to in trips]
+    return Layout(
+        states,
+        marks.reshape(5, 5),
+        ((1, 0), (-1, 0), (0, 1), (0, -1), "pick up", "drop off"),
+        tuple(titles),
+        walls=tuple(walls),
+        allowed=_masks() if params.action_mask else None,
+    )
+
+
 def check(params: Params) -> None:
     """Raises ValueError where a concrete value is out of range."""
     checks.in_range("rainy_probability", params.rainy_probability, 0, 1)
@@ -244,6 +264,7 @@ def taxi() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=_splits,
     )

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, TabularMDP, never
+from jaxrl.envs.layout import Layout, on_map
 
 # row, column: up, down, right, left, then the king's diagonals, then no move
 _MOVES = ((-1, 0), (1, 0), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 1), (1, -1), (0, 0))
@@ -107,6 +108,12 @@ def frame(state: State, params: Params) -> np.ndarray:
     return raster.board(letters, palette, divmod(int(state.position), len(params.wind)))
 
 
+def layout(params: Params) -> Layout:
+    """The map, each column with its wind."""
+    actions = ("stay" if move == (0, 0) else move for move in _MOVES[: params.moves])
+    return on_map(_letters(params), tuple(actions))._replace(axes=("", "wind upwards"), ticks=((), params.wind))
+
+
 def check(params: Params) -> None:
     """Raises ValueError for a cell outside the grid or a concrete value out of range."""
     checks.at_least("rows", params.rows, 1)
@@ -137,6 +144,7 @@ def windy_grid_world() -> PureEnvironment:
         render_fn=render,
         frame_fn=frame,
         tabular_fn=tabular,
+        layout_fn=layout,
         check_fn=check,
         splits_fn=never,  # a reset draws nothing
     )
