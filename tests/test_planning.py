@@ -43,8 +43,8 @@ def chain(gamma_one_ok=True):
     return TabularMDP(P, np.array([[1.0], [1.0], [0.0]]), np.array([False, False, True]), np.eye(3)[0])
 
 
-def stacked(mdps):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *mdps)
+def stacked(which, mdps):
+    return jax.tree.map(lambda *leaves: np.stack([leaves[i] for i in which]), *mdps)
 
 
 def epsilon_greedy(q, epsilon):
@@ -57,23 +57,22 @@ def epsilon_greedy(q, epsilon):
 
 
 @pytest.mark.parametrize(
-    "name, slippery, values",
+    "name, slippery, sure",
     [
-        ("4x4", True, [0.068891, 0.180472, 0.542026]),
-        ("4x4", False, [0.590490, 0.773781, 0.950990]),
-        ("8x8", True, [0.006411, 0.048250, 0.414640]),
-        ("8x8", False, [0.254187, 0.513342, 0.877521]),
+        ("4x4", [0.068891, 0.180472, 0.542026], [0.590490, 0.773781, 0.950990]),
+        ("8x8", [0.006411, 0.048250, 0.414640], [0.254187, 0.513342, 0.877521]),
     ],
 )
-def test_frozen_lake(x64, name, slippery, values):
-    mdp = process("FrozenLake-v1", map_name=name, is_slippery=slippery)
-    gammas = jnp.array([0.9, 0.95, 0.99])
-    for form in (mdp, planning.sparse(mdp)):
-        plan = jax.vmap(lambda gamma, form=form: planning.value_iteration(form, gamma, tolerance=1e-8))(gammas)
-        np.testing.assert_allclose(plan.values[:, 0], values, rtol=0, atol=1e-6)
-    exact = jax.vmap(lambda gamma: planning.policy_iteration(mdp, gamma))(gammas)
-    np.testing.assert_allclose(exact.values[:, 0], values, rtol=0, atol=1e-6)
-    assert plan.converged.all() and exact.converged.all()
+def test_frozen_lake(x64, name, slippery, sure):
+    lakes = [process("FrozenLake-v1", map_name=name, is_slippery=slips) for slips in (True, False)]
+    gammas, values = np.tile([0.9, 0.95, 0.99], 2), slippery + sure
+    plan = jax.vmap(planning.policy_iteration if name == "4x4" else planning.value_iteration)(
+        stacked(np.repeat(np.arange(2), 3), lakes), gammas
+    )
+    np.testing.assert_allclose(plan.values[:, 0], values, rtol=0, atol=1e-6)
+    assert plan.converged.all()
+    plan = jax.vmap(planning.value_iteration, (None, 0))(planning.sparse(lakes[0]), gammas[:3])
+    np.testing.assert_allclose(plan.values[:, 0], slippery, rtol=0, atol=1e-6)
 
 
 def test_frozen_lake_by_default_and_by_the_clock(x64):
@@ -87,8 +86,8 @@ def test_frozen_lake_by_default_and_by_the_clock(x64):
 
 def test_blackjack(x64):
     mdp = process("Blackjack-v1")
-    for plan in (planning.value_iteration(mdp, 1.0), planning.value_iteration(planning.sparse(mdp), 1)):
-        np.testing.assert_allclose(mdp.start @ plan.values, -0.043113, rtol=0, atol=1e-6)
+    plan = planning.value_iteration(planning.sparse(mdp), 1)
+    np.testing.assert_allclose(mdp.start @ plan.values, -0.043113, rtol=0, atol=1e-6)
 
 
 def test_grid_world_of_the_book():
@@ -98,11 +97,9 @@ def test_grid_world_of_the_book():
     optimal += [16.0, 17.8, 16.0, 14.4, 13.0, 14.4, 16.0, 14.4, 13.0, 11.7]
     uniform = [3.3, 8.8, 4.4, 5.3, 1.5, 1.5, 3.0, 2.3, 1.9, 0.5, 0.1, 0.7, 0.7, 0.4, -0.4]
     uniform += [-1.0, -0.4, -0.4, -0.6, -1.2, -1.9, -1.3, -1.2, -1.4, -2.0]
-    for solve in (planning.value_iteration, planning.policy_iteration, planning.modified_policy_iteration):
-        np.testing.assert_allclose(solve(mdp, 0.9).values, optimal, rtol=0, atol=0.051)
-    for method in ("exact", "iterative"):
-        plan = planning.evaluate(mdp, 0.9, np.full((25, 4), 0.25), method=method)
-        np.testing.assert_allclose(plan.values, uniform, rtol=0, atol=0.051)
+    np.testing.assert_allclose(planning.value_iteration(mdp, 0.9).values, optimal, rtol=0, atol=0.051)
+    plan = planning.evaluate(mdp, 0.9, np.full((25, 4), 0.25))
+    np.testing.assert_allclose(plan.values, uniform, rtol=0, atol=0.051)
 
 
 def thomas_grid():
@@ -146,7 +143,7 @@ def test_two_hundred_processes_solved_four_ways(x64):
     gammas = np.tile([0.9, 1.0], 100)
     mdps = [random_mdp(seed, terminals=seed % 3 if gamma < 1 else 1) for seed, gamma in enumerate(gammas)]
     program = np.stack([linear_program(mdp, gamma) for mdp, gamma in zip(mdps, gammas)])
-    dense = stacked(mdps)
+    dense = stacked(range(200), mdps)
     successors = np.broadcast_to(np.arange(6), (200, 6, 6))
     sparse = planning.SparseMDP(successors, *dense)
     for solve, many in (
@@ -187,9 +184,9 @@ def test_the_operators_are_their_equations(x64):
         q[s, a] += mdp.P[s, a, after] * (mdp.R[s, a] + 0.7 * v[after] * (after != 5))
     for form in (mdp, planning.sparse(mdp)):
         np.testing.assert_allclose(planning.action_values(form, 0.7, jnp.asarray(v)), q, atol=1e-12)
-        np.testing.assert_allclose(planning.optimality(form, 0.7, jnp.asarray(v)), q.max(1), atol=1e-12)
-        found = planning.expectation(form, 0.7, jnp.asarray(policy), jnp.asarray(v))
-        np.testing.assert_allclose(found, (policy * q).sum(1), atol=1e-12)
+    np.testing.assert_allclose(planning.optimality(mdp, 0.7, jnp.asarray(v)), q.max(1), atol=1e-12)
+    found = planning.expectation(mdp, 0.7, jnp.asarray(policy), jnp.asarray(v))
+    np.testing.assert_allclose(found, (policy * q).sum(1), atol=1e-12)
     np.testing.assert_array_equal(planning.improve(jnp.asarray(q)), q.argmax(1))
 
 
@@ -300,10 +297,9 @@ def test_q_learning_and_sarsa_stay_where_they_should(x64):
 def test_n_step_q_learning_without_correction(x64):
     gamma = 0.9
     behaviour = np.random.default_rng(4).dirichlet(np.ones(2), 4)
-    for form in (SMALL, planning.sparse(SMALL)):
-        for n in (1, 2, 3):
-            q = np.asarray(planning.n_step_q(form, gamma, n, behaviour).q)
-            stays(q, expected_update(SMALL, behaviour, n_step_target(q.max(1), gamma, SMALL.terminal), n))
+    for form, n in ((SMALL, 1), (SMALL, 3), (planning.sparse(SMALL), 2)):
+        q = np.asarray(planning.n_step_q(form, gamma, n, behaviour).q)
+        stays(q, expected_update(SMALL, behaviour, n_step_target(q.max(1), gamma, SMALL.terminal), n))
     q = np.asarray(planning.n_step_q(SMALL, gamma, 2, planning.epsilon_greedy(0.3)).q)
     stays(q, expected_update(SMALL, epsilon_greedy(q, 0.3), n_step_target(q.max(1), gamma, SMALL.terminal), 2))
 
@@ -361,25 +357,31 @@ def test_sparse_and_dense_are_the_same_process():
     twice = twice._replace(next=np.repeat(twice.next, 2, -1), chance=np.repeat(twice.chance / 2, 2, -1))
     np.testing.assert_allclose(planning.dense(twice).P, mdp.P, atol=1e-15)
     policy = np.random.default_rng(0).dirichlet(np.ones(3), 6)
-    for chosen in (policy, policy.argmax(1)):
-        for method in ("exact", "iterative"):
-            values = [
-                planning.evaluate(form, 0.9, chosen, method=method).values for form in (mdp, planning.sparse(mdp))
-            ]
-            np.testing.assert_allclose(*values, atol=1e-5)
+    for chosen, options in ((policy, {}), (policy.argmax(1), {"method": "iterative"})):
+        exact = planning.evaluate(mdp, 0.9, chosen)
+        found = planning.evaluate(twice, 0.9, chosen, **options)
+        np.testing.assert_allclose(found.values, exact.values, atol=1e-5)
+        np.testing.assert_allclose(found.q, exact.q, atol=1e-5)
 
 
-@pytest.mark.parametrize("states, actions", [(6, 3), (8, 70)])
-def test_discounts_at_once_are_discounts_one_by_one(x64, states, actions):
-    mdp = random_mdp(1, states, actions)
-    gammas = np.array([0.0, 0.5, 0.9, 0.97])
-    for form in (planning.sparse(mdp), mdp)[: 1 if actions > 3 else 2]:
-        once = jax.vmap(lambda gamma, form=form: planning.value_iteration(form, gamma))(gammas)
-        for i, gamma in enumerate(gammas):
-            alone = planning.value_iteration(form, gamma)
-            assert once.iterations[i] == alone.iterations  # what is done is not swept again
-            np.testing.assert_allclose(once.values[i], alone.values, atol=1e-12)
-    assert once.iterations[0] < once.iterations[3]
+@pytest.mark.parametrize("form", [planning.sparse, lambda mdp: mdp])
+def test_discounts_at_once_are_discounts_one_by_one(x64, form):
+    """In any order and number: those of a sparse process are solved a few at a time."""
+    mdp = form(random_mdp(1))
+    gammas = np.array([0.9, 0.0, 0.97, 0.5, 0.3, 0.6, 0.95, 0.1, 0.8, 0.2, 0.7])
+    tolerances = np.geomspace(1e-3, 1e-9, 11)
+    once = jax.vmap(lambda *pair: planning.value_iteration(mdp, pair[0], tolerance=pair[1]))(gammas, tolerances)
+    for i in range(11):
+        alone = planning.value_iteration(mdp, gammas[i], tolerance=tolerances[i])
+        assert once.iterations[i] == alone.iterations  # what is done is not swept again
+        np.testing.assert_allclose(once.values[i], alone.values, atol=1e-12)
+    assert once.iterations[1] < once.iterations[2]
+
+
+def test_many_successors_are_summed_in_a_loop(x64):
+    mdp, v = random_mdp(1, 8, 70), jnp.arange(8.0)
+    dense, sparse = (planning.action_values(form, 0.9, v) for form in (mdp, planning.sparse(mdp)))
+    np.testing.assert_allclose(dense, sparse, atol=1e-12)
 
 
 def test_rewards_at_once_are_rewards_one_by_one():
@@ -437,7 +439,7 @@ def test_at_gamma_one_policies_end(x64):
 def test_a_policy_that_never_ends_is_no_start(x64):
     """To bump for ever costs CliffWalking's walker without limit: its 0 must not pass for better than the way's -13."""
     mdp = process("CliffWalking-v1")
-    for solve in (planning.policy_iteration, planning.value_iteration, planning.modified_policy_iteration):
+    for solve in (planning.policy_iteration, planning.modified_policy_iteration):
         assert np.asarray(solve(mdp, 1.0).values) @ mdp.start == pytest.approx(-13, abs=1e-6)
 
 
@@ -512,8 +514,8 @@ def test_rewards_without_end_are_told_outside_and_inside_jit():
     P[0, 0, 0] = P[0, 1, 1] = P[1, :, 1] = 1
     mdp = TabularMDP(P, np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([False, True]), np.eye(2)[0])
     for solve in (planning.value_iteration, planning.policy_iteration):
-        with pytest.raises(ValueError, match="did not converge"):
+        with pytest.raises(ValueError, match="did not converge: residual"):
             solve(mdp, 1.0, limit=100)
-        assert not jax.jit(lambda gamma, solve=solve: solve(mdp, gamma, limit=100).converged)(1.0)
+    assert not jax.jit(lambda gamma: planning.value_iteration(mdp, gamma, limit=100).converged)(1.0)
     assert not jax.jit(lambda gamma: planning.evaluate(mdp, gamma, np.zeros(2, int)).converged)(1.0)
     assert jax.jit(lambda gamma: planning.evaluate(mdp, gamma, np.ones(2, int)).converged)(1.0)
