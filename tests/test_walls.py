@@ -38,7 +38,7 @@ THIRD_PARTY = {
     "flax": {"nets"},
     "gymnax": {"envs.gymnax"},
     "gymnasium": {"spaces"},
-    "matplotlib": {"runs.plot"},
+    "matplotlib": {"runs.plot", "runs.tables"},
     "PIL": {"runs.pictures"},
     "tyro": {"runs"},
     "rich": {"runs"},
