@@ -41,8 +41,9 @@ class QTable:
 
     @classmethod
     def of(cls, state: Any, seed: int | None = None) -> "QTable":
-        """The table in the state of a tabular agent, or of a whole run; of several seeds that of the `seed`-th.
+        """What a tabular agent in this state is greedy in; of several seeds that of the `seed`-th.
 
+        `state` is the agent's or the run's. An average of the table, where the agent keeps one, takes its place.
         Raises ValueError where there is no table, and where `seed` is needed or is none of them.
         """
         state = state.agent if hasattr(state, "agent") else state
@@ -50,7 +51,8 @@ class QTable:
             raise ValueError(
                 f"a {type(state).__name__} holds no Q-table; give the state of a tabular agent, such as q_learning's"
             )
-        q, visits = np.asarray(state.q), np.asarray(state.visits)
+        average = getattr(state, "average", ())
+        q, visits = np.asarray(state.q if isinstance(average, tuple) else average), np.asarray(state.visits)
         if q.ndim != 3:
             if seed not in (None, 0):
                 raise ValueError(f"seed is {seed!r}; the state holds one table: leave it out")
