@@ -83,14 +83,10 @@ def ends(mdp: MDP, gamma: ArrayLike, chosen: ArrayLike | None = None) -> None:
     """
     if not concrete(mdp, gamma, chosen) or float(np.asarray(gamma)) != 1:
         return
-    followed = mdp if chosen is None else model.induced(mdp, chosen)
-    found, _ = model.escape(followed)
-    if not concrete(followed, found):  # all is traced within somebody's jit
-        return
-    stuck = ~np.asarray(found) & (np.asarray(followed.R) != 0).any(1)
-    if stuck.any():
+    stuck = model.stuck(mdp, chosen)
+    if concrete(stuck) and np.any(stuck):  # within somebody's jit all is traced
         raise ValueError(
-            f"gamma is 1, but state {int(stuck.argmax())} earns rewards and reaches no terminal state"
+            f"gamma is 1, but state {int(np.argmax(stuck))} earns rewards and reaches no terminal state"
             f"{' under the policy' if chosen is not None else ''}; use gamma below 1, or finite_horizon"
         )
 

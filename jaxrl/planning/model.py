@@ -128,3 +128,10 @@ def escape(mdp: MDP) -> tuple[Array, Array]:
     first = (terminal, jnp.zeros(terminal.shape, jnp.int32), jnp.ones((), bool))
     ends, action, _ = jax.lax.while_loop(lambda state: state[2], grow, first)
     return ends, action
+
+
+@jax.jit
+def stuck(mdp: MDP, policy: ArrayLike | None) -> Array:
+    """bool [S]: where rewards are earned from which no terminal state can be reached, following `policy` or any."""
+    followed = mdp if policy is None else induced(mdp, policy)
+    return ~escape(followed)[0] & jnp.any(jnp.asarray(followed.R) != 0, axis=1)
