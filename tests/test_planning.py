@@ -198,7 +198,7 @@ def test_evaluate_is_the_mean_of_rollouts(env_id):
     states, actions = mdp.R.shape
     policy = np.random.default_rng(2).dirichlet(np.ones(actions), states)
     choose = jax.tree_util.Partial(lambda logits, obs, key: jax.random.categorical(key, logits[obs]), np.log(policy))
-    steps_made, _, _ = jaxrl.rollout(env, params, choose, jax.random.key(3), lanes, steps)
+    steps_made, _, _ = jaxrl.rollout(env, params, choose, jaxrl.key(3), lanes, steps)
     ended = np.asarray(steps_made.terminated | steps_made.truncated)
     alive = np.concatenate([np.ones((1, lanes)), np.cumprod(1 - ended, axis=0)[:-1]])
     returns = (gamma ** np.arange(steps)[:, None] * alive * np.asarray(steps_made.reward)).sum(0)
