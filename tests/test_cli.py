@@ -55,7 +55,7 @@ def refused(capsys, args: list[str]) -> str:
 
 
 BAD = {
-    "no command": ([], "train, eval or list"),
+    "no command": ([], "train, eval, show or list"),
     "unknown command": (["trian"], "'train'"),
     "no recipe": (["train"], "RECIPE and ENV come first"),
     "no environment": (["train", "dqn", "--steps", "10"], "RECIPE and ENV come first"),
@@ -190,6 +190,7 @@ def test_run_directory(finished, capsys):
         "metrics.jsonl",
         "summary.json",
         "curve.png",
+        "table.png",
         "agent.safetensors",
         "manifest.json",
     }

@@ -1,4 +1,4 @@
-"""The command line: `jaxrl watch ENV`, `jaxrl train RECIPE ENV`, `jaxrl eval RUN`, `jaxrl list`."""
+"""The command line: `jaxrl watch ENV`, `jaxrl train RECIPE ENV`, `jaxrl eval RUN`, `jaxrl show RUN`, `jaxrl list`."""
 
 import os
 import signal
@@ -7,11 +7,17 @@ import traceback
 from collections.abc import Sequence
 
 from jaxrl import checks
-from jaxrl.runs import commands
+from jaxrl.runs import commands, show
 from jaxrl.runs.errors import CheckpointError, UsageError, configuration
 from jaxrl.runs.log import say
 
-COMMANDS = {"watch": commands.watch, "train": commands.train, "eval": commands.evaluate, "list": commands.show}
+COMMANDS = {
+    "watch": commands.watch,
+    "train": commands.train,
+    "eval": commands.evaluate,
+    "show": show.show,
+    "list": commands.show,
+}
 USAGE, INTERNAL = 2, 70  # exit codes; a signal gives 128 + its number
 
 HELP = """\
@@ -22,6 +28,7 @@ Q-learning in one jitted, vectorised program.
   jaxrl train RECIPE ENV [flags]   train, evaluate, and leave a run directory
   jaxrl eval RUN [flags]           play whole greedy episodes with what a run learned
   jaxrl watch ENV|RUN [flags]      look at random episodes of an environment, or at greedy ones of a run
+  jaxrl show RUN [flags]           look at the table that a run learned
   jaxrl list [flags]               recipes and environments
 
   jaxrl train RECIPE ENV --help    every setting of that recipe and environment, with its default
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: list[str]) -> int:
     if not args:
-        _complain("give a command: watch, train, eval or list; jaxrl --help shows them")
+        _complain("give a command: watch, train, eval, show or list; jaxrl --help shows them")
         return USAGE
     if args[0] in ("-h", "--help", "help"):
         say(HELP, end="")

@@ -112,7 +112,7 @@ def train(args: list[str]) -> int:
         out = None if options.out is None else Path(options.out)
         if out is not None:
             directory.check(out, options.force)
-        _start_jax(not options.no_cache)
+        start_jax(not options.no_cache)
         plan = prepare(recipe, choose(env_id, changed), asked.config, options.seed, options.seeds)
         if out is None:
             aside, out = None, directory.create_default(recipe, env_id, options.seed)
@@ -155,7 +155,7 @@ def evaluate(args: list[str]) -> int:
     with configuration():
         checks.at_least("episodes", asked.episodes, 1)
         check_seeds(asked.seed)
-        _start_jax(not asked.no_cache)
+        start_jax(not asked.no_cache)
         plan, state = record.load(Path(folders[0]))
         check_seeds(asked.seed, plan.seeds)
     played = plan.evaluation(asked.episodes)(state, plan.evaluation_keys(asked.seed))
@@ -198,7 +198,7 @@ def watch(args: list[str]) -> int:
         gif = None if options.gif is None else Path(options.gif)
         if gif is not None:
             pictures.check("gif", gif, ".gif", options.force)
-        _start_jax(not options.no_cache)
+        start_jax(not options.no_cache)
         if is_env:
             chosen = choose(what, _changed(asked.env, default.env))
             policy, key_of = watching.at_random(chosen), partial(keys, seeds=1)
@@ -253,7 +253,7 @@ def _sheet(options: ListOptions) -> int:
     path, env_ids = Path(options.pictures or ""), registry.list_ids()
     with configuration():
         pictures.check("pictures", path, ".png", options.force)
-        _start_jax(not options.no_cache)
+        start_jax(not options.no_cache)
     say(f"wrote {path}: {len(env_ids)} pictures, {memory.size(pictures.sheet(path, env_ids))}")
     return 0
 
@@ -279,7 +279,7 @@ def _changed(asked: Any, default: Any) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in names if getattr(asked, name) != getattr(default, name)}
 
 
-def _start_jax(cache: bool) -> None:
+def start_jax(cache: bool) -> None:
     """Finds the device, and keeps compiled programs, small ones too, in the user's cache directory."""
     import jax
 

@@ -11,7 +11,8 @@ from typing import Any
 from jaxrl import files
 
 ROOT = Path("runs")  # where runs go by default
-CONFIG, METRICS, SUMMARY, CURVE = "config.json", "metrics.jsonl", "summary.json", "curve.png"
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+CURVE, TABLE = "curve.png", "table.png"
 
 
 def create_default(recipe: str, env_name: str, seed: int) -> Path:

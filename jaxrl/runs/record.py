@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl import memory, recipes
-from jaxrl.runs import checkpoint, directory, host, log, plot
+from jaxrl.qtable import QTable
+from jaxrl.runs import checkpoint, directory, host, log, plot, tables
 from jaxrl.runs import config as configs
 from jaxrl.runs.errors import CheckpointError
 from jaxrl.runs.plan import Chosen, Plan, choose, prepare
@@ -48,10 +49,28 @@ def run(
             directory.discard(out)
         raise
     checkpoint.save(out, trained.agent, also=(directory.CONFIG,))
-    title = f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}"
     directory.write_json(out / directory.SUMMARY, trained.summary)
-    plot.curve(out / directory.CURVE, trained.rows, title, trained.summary["eval"])
+    named = f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}"
+    plot.curve(out / directory.CURVE, trained.rows, named, trained.summary["eval"])
+    learned = table(plan, trained.agent)
+    if learned is not None:
+        chosen = plan.chosen
+        tables.table_picture(out / directory.TABLE, learned, chosen.env, chosen.params, title(plan), force=True)
     return trained
+
+
+def table(plan: Plan, state: PyTree, seed_index: int = 0) -> QTable | None:
+    """The table that one of the seeds learned, None of a network. Raises ValueError for a seed that is not there."""
+    if not 0 <= seed_index < plan.seeds:
+        raise ValueError(f"seed_index is {seed_index}; the run has {plan.seeds} seeds: use 0..{plan.seeds - 1}")
+    if not hasattr(state, "visits"):
+        return None
+    return QTable.of(state, seed=None if plan.seeds == 1 else seed_index)
+
+
+def title(plan: Plan, seed_index: int = 0) -> str:
+    """One of a run's seeds in words."""
+    return f"{plan.recipe} on {plan.env_name}, seed {plan.seed + seed_index}"
 
 
 def load(folder: Path, env: Any = None, params: PyTree = None, network: Any = None) -> Loaded:

@@ -19,7 +19,7 @@ class Screen:
         dumb = os.environ.get("TERM") == "dumb"
         self.live = sys.stdout.isatty() and not dumb
         self.colours = not (os.environ.get("NO_COLOR") or dumb)
-        self.blocks = self.colours and _encodes("\u2580")
+        self.blocks = self.colours and encodes("\u2580")
         self._size = shutil.get_terminal_size()
         self._drawn = 0  # lines that the next picture takes the place of
 
@@ -63,7 +63,8 @@ class Screen:
                 signal.signal(signal.SIGTERM, before)
 
 
-def _encodes(text: str) -> bool:
+def encodes(text: str) -> bool:
+    """Whether standard output can write `text`."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

@@ -16,10 +16,10 @@ from jaxrl.runs.plot import INK, MUTED
 from jaxrl.runs.views import View
 
 _FILL = {"goal": "#ffffff", "hole": "#1f2430", "end": "#d1d5db", "wall": "#6b7280"}
-_SIGN = {"goal": "★", "hole": "✕", "end": "", "wall": "", "start": "S"}
 _STAR, _PALE, _STRIPE = "#d55e00", "#eceef1", "#b6bcc6"  # a goal, and where nothing was learned
 _CHOICES = ("#e69f00", "#0072b2", "#f0e442", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")  # Okabe and Ito's
-_PALE_RGB = np.array([236, 238, 241], np.uint8)
+_CORNERS = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+_LARGEST = 12  # inches of a map
 _ROWS = 2_000  # columns of pixels that a table without a map is drawn in
 
 
@@ -85,6 +85,7 @@ def _draw_map(figure: Any, view: View) -> None:
     rows, columns = view.values.shape[1:]
     wide = columns > 1.4 * rows
     cell = float(np.clip(7.6 / columns if wide else 4.6 / max(rows, columns), 0.42, 1.15))
+    cell = min(cell, _LARGEST / max(rows, columns))
     width, height = columns * cell, rows * cell
     figure.set_size_inches(width + 1.7 if wide else 2 * width + 2.0, (2 * height + 1.9) if wide else height + 1.5)
     left, right = figure.subplots(2, 1) if wide else figure.subplots(1, 2)
@@ -140,7 +141,7 @@ def _draw_choices(figure: Any, view: View) -> None:
             value = view.values[panel, row, column]
             color = "#ffffff" if views.dark(views.colors(value, view.scale)) else INK
             text = _number(value, view.digits)
-            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
+            _text(axes, column, row, text, color, 6, "center")
     _bar(figure, view, grid[:, -1].tolist())
     patches = [Patch(facecolor=c, label=str(name)) for c, name in zip(colors, names)] if both else []
     _legend(figure, view, patches)
@@ -171,141 +172,103 @@ def _draw_rows(figure: Any, table: QTable) -> None:
 
 def _draw_panel(axes: Any, view: View, panel: int, cell: float) -> None:
     """V, the marks and the arrows of one map."""
-    values = view.values[panel]
+    values, best, actions = view.values[panel], view.best[panel], view.layout.actions
     colors = views.colors(values, view.scale)
-    _image(axes, view, panel, colors, np.isnan(values))
+    _image(axes, view, panel, colors, np.isnan(values), cell)
     ink = np.where(views.dark(colors), "#ffffff", INK)
-    star = view.best[panel].sum(-1) > 1
-    for row, column in np.argwhere(view.best[panel].any(-1)).tolist():
-        named = [a for a, b in zip(view.layout.actions, view.best[panel, row, column]) if b and isinstance(a, str)]
-        if named:
-            text = "\n".join(name[0].upper() if cell < 0.7 else name for name in named)
-            place = (column, row + (0.0 if not star[row, column] else 0.22))
-            axes.text(*place, text, ha="center", va="center", fontsize=9, weight="bold", color=ink[row, column])
+    for action, name in enumerate(actions):
+        if isinstance(name, str):
+            for row, column in np.argwhere(best[..., action]).tolist():
+                text, lower = name[0].upper() if cell < 0.7 else name, 0.22 * (best[row, column].sum() > 1)
+                _text(axes, column, row + lower, text, ink[row, column], 9, "center", weight="bold")
     found = arrows(view, panel)
     if len(found):
         at = np.rint(found[:, :2]).astype(int)
-        axes.quiver(
-            *found.T,
-            color=ink[at[:, 1], at[:, 0]],
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.045 * cell,
-            units="inches",
-            headwidth=3.6,
-            headlength=3.6,
-            headaxislength=3.2,
-            zorder=4,
-        )
+        head = {"headwidth": 3.6, "headlength": 3.6, "headaxislength": 3.2, "width": 0.045 * cell, "units": "inches"}
+        color = ink[at[:, 1], at[:, 0]]
+        axes.quiver(*found.T, color=color, angles="xy", scale_units="xy", scale=1, zorder=4, **head)
     if cell >= 0.5:
         for row, column in np.argwhere(np.isfinite(values)).tolist():
-            text, place = _number(values[row, column], view.digits), (column + 0.46, row + 0.46)
-            axes.text(*place, text, ha="right", va="bottom", fontsize=5.5 + 2 * cell, color=ink[row, column])
+            text = _number(values[row, column], view.digits)
+            _text(axes, column + 0.46, row + 0.46, text, ink[row, column], 5.5 + 2 * cell, "right", va="bottom")
 
 
 def _draw_q(axes: Any, view: View, cell: float) -> None:
-    """Every action's value: a sector of the cell for each move."""
+    """Every action's value: a sector of the cell for each move, a square in its middle for an action that stays."""
     from matplotlib.collections import PolyCollection
 
-    actions = view.layout.actions
+    q, actions = view.q[0], view.layout.actions
     moves = [action for action in actions if not isinstance(action, str)]
-    q = view.q[0]
-    _image(axes, view, 0, np.full((*q.shape[:2], 3), 255, np.uint8), np.zeros(q.shape[:2], bool))
-    shapes, faces, pale, middles = [], [], [], []
-    for row, column in np.argwhere(_open(view, 0)).tolist():
-        for action, move in enumerate(actions):
-            inner = isinstance(move, str)
-            shape = 0.2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) if inner else sector(move, moves)
-            known = np.isfinite(q[row, column, action])
-            (shapes if known else pale).append(shape + (column, row))
-            if known:
-                faces.append(views.colors(q[row, column, action], view.scale))
-                middle = (
-                    shape.mean(0) if len(moves) != 4 else np.array(move[::-1], float) * 0.335 if not inner else (0, 0)
-                )
-                middles.append((column, row, middle, q[row, column, action]))
-    lines = {"edgecolors": "#ffffff", "linewidths": 0.4}
-    if pale:
-        axes.add_collection(PolyCollection(pale, facecolors=_PALE, edgecolors=_STRIPE, hatch="////", linewidths=0.0))
-    if shapes:
-        axes.add_collection(PolyCollection(shapes, facecolors=np.array(faces) / 255, **lines))
-    if cell >= 0.8 and len(moves) == 4:
-        for (column, row, middle, value), face in zip(middles, faces):
-            ink = "#ffffff" if views.dark(face) else INK
-            text = _number(value, view.digits)
-            axes.text(
-                column + middle[0], row + middle[1], text, ha="center", va="center", fontsize=4 + 3 * cell, color=ink
-            )
+    colors = views.colors(q, view.scale)
+    _image(axes, view, 0, colors[..., 0, :], np.zeros(q.shape[:2], bool), cell)
+    for action, move in enumerate(actions):
+        shape = sector(move, moves) if not isinstance(move, str) else 0.2 * _CORNERS
+        known = np.isfinite(q[..., action])
+        for cells, edge, line, hatch in ((known, "#ffffff", 0.4, None), (~known, _STRIPE, 0.0, "////")):
+            y, x = np.nonzero(cells & view.open(0))
+            if len(x):
+                face = colors[y, x, action] / 255 if hatch is None else _PALE
+                shapes = list(shape + np.stack([x, y], 1)[:, None])
+                style = {"facecolors": face, "edgecolors": edge, "hatch": hatch}
+                axes.add_collection(PolyCollection(shapes, linewidths=line, **style))
+        if cell >= 0.8 and len(moves) == 4 and not isinstance(move, str):
+            for row, column in np.argwhere(known).tolist():
+                ink = "#ffffff" if views.dark(colors[row, column, action]) else INK
+                x, y = column + 0.335 * move[1], row + 0.335 * move[0]
+                _text(axes, x, y, _number(q[row, column, action], view.digits), ink, 4 + 3 * cell, "center")
 
 
-def _image(axes: Any, view: View, panel: int, colors: np.ndarray, unknown: np.ndarray) -> None:
+def _image(axes: Any, view: View, panel: int, colors: np.ndarray, unknown: np.ndarray, cell: float = 0.5) -> None:
     """Cells in their colours, hatched where nothing is known, and what stands there."""
     from matplotlib.collections import PolyCollection
 
-    rows, columns = colors.shape[:2]
-    unknown = unknown & _open(view, panel)
-    colors = np.where(_open(view, panel)[..., None], np.where(unknown[..., None], _PALE_RGB, colors), 255).astype(
-        np.uint8
-    )
+    layout, (rows, columns) = view.layout, unknown.shape
+    unknown = unknown & view.open(panel)
+    colors = np.where(view.open(panel)[..., None], colors, 255)
+    for mark, fill in [(unknown, _PALE), *((layout.marks == mark, fill) for mark, fill in _FILL.items())]:
+        colors = np.where(mark[..., None], [int(fill[k : k + 2], 16) for k in (1, 3, 5)], colors)
     extent = view.span or (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    axes.imshow(colors, extent=extent, interpolation="nearest", aspect="auto" if view.span else "equal")
+    aspect = "auto" if view.span else "equal"
+    axes.imshow(colors.astype(np.uint8), extent=extent, aspect=aspect, interpolation="nearest")
     if unknown.any():
-        right, down = (extent[1] - extent[0]) / columns, (extent[2] - extent[3]) / rows
-        boxes = [_box(extent[0], extent[3], right, down, *run) for run in _runs(unknown)]
+        left, top = extent[0], extent[3]
+        right, down = (extent[1] - left) / columns, (extent[2] - top) / rows
+        boxes = [[(left + right * x, top + down * y) for x, y in box] for box in _boxes(unknown)]
         axes.add_collection(PolyCollection(boxes, facecolors="none", edgecolors=_STRIPE, hatch="////", linewidths=0))
     _bare(axes)
-    layout = view.layout
+    axes.set_xlabel(layout.axes[1], color=INK)
+    axes.set_ylabel(layout.axes[0], color=INK)
     if view.span:
-        axes.set(xlabel=layout.axes[1], ylabel=layout.axes[0])
         return
     axes.set_xticks(range(columns) if layout.ticks[1] else [], labels=map(str, layout.ticks[1]))
     axes.set_yticks(range(rows) if layout.ticks[0] else [], labels=map(str, layout.ticks[0]))
-    axes.set_xlabel(layout.axes[1], color=INK)
-    axes.set_ylabel(layout.axes[0], color=INK)
-    for k in range(1, columns):
-        axes.axvline(k - 0.5, color="#ffffff", linewidth=0.8)
-    for k in range(1, rows):
-        axes.axhline(k - 0.5, color="#ffffff", linewidth=0.8)
-    for (row, column), mark in np.ndenumerate(layout.marks):
-        _draw_mark(axes, row, column, mark)
+    axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, color="#ffffff", linewidth=0.8)
+    axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color="#ffffff", linewidth=0.8)
+    for mark, sign, color in (("goal", "*", _STAR), ("hole", "x", MUTED)):
+        y, x = np.nonzero(layout.marks == mark)
+        axes.scatter(x, y, (14 * cell) ** 2, color, marker=sign, zorder=3, linewidths=1.5 * cell)
+        if mark == "goal":
+            frames = [0.47 * _CORNERS + place for place in zip(x, y)]
+            axes.add_collection(PolyCollection(frames, facecolors="none", edgecolors=_STAR, linewidths=1.5))
+    for row, column in np.argwhere((layout.marks != "") & ~np.isin(layout.marks, list(_FILL))).tolist():
+        text = "S" if layout.marks[row, column] == "start" else layout.marks[row, column]
+        box = {"boxstyle": "round,pad=0.18", "facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.85}
+        size = min(7, 14 * cell)
+        _text(axes, column - 0.4, row - 0.4, text, INK, size, "left", va="top", weight="bold", bbox=box)
     for (row, column), (_, other) in layout.walls:
-        x = (column + other) / 2
-        y = (row - 0.5, row + 0.5)
-        axes.plot((x, x), y, color=INK, linewidth=2.6, solid_capstyle="butt", zorder=5)
+        axes.vlines((column + other) / 2, row - 0.5, row + 0.5, color=INK, linewidth=2.6, zorder=5)
 
 
-def _runs(cells: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, first column, column after the last) of the runs of true cells: fewer to draw than cells."""
+def _boxes(cells: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Corners (x, y) of the runs of true cells in each row: fewer to draw than cells."""
     edges = np.diff(np.pad(cells, ((0, 0), (1, 1))).astype(int), axis=1)
     starts, ends = np.argwhere(edges == 1).tolist(), np.argwhere(edges == -1).tolist()
-    return [(row, first, after) for (row, first), (_, after) in zip(starts, ends)]
+    return [[(x, y), (after, y), (after, y + 1), (x, y + 1)] for (y, x), (_, after) in zip(starts, ends)]
 
 
-def _box(left: float, top: float, right: float, down: float, row: int, first: int, after: int) -> np.ndarray:
-    x, y = left + right * np.array([first, after, after, first]), top + down * np.array([row, row, row + 1, row + 1])
-    return np.stack([x, y], 1)
-
-
-def _draw_mark(axes: Any, row: int, column: int, mark: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    if mark in _FILL:
-        edge = _STAR if mark == "goal" else _FILL[mark]
-        corner = (column - 0.47, row - 0.47)
-        axes.add_patch(Rectangle(corner, 0.94, 0.94, facecolor=_FILL[mark], edgecolor=edge, linewidth=1.5, zorder=3))
-        color = _STAR if mark == "goal" else MUTED
-        axes.text(column, row, _SIGN[mark], ha="center", va="center", color=color, fontsize=14, zorder=4)
-    elif mark:
-        text = _SIGN.get(mark, mark)
-        box = {"boxstyle": "round,pad=0.18", "facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.85}
-        place = (column - 0.4, row - 0.4)
-        axes.text(*place, text, ha="left", va="top", fontsize=7, weight="bold", color=INK, bbox=box, zorder=6)
-
-
-def _open(view: View, panel: int) -> np.ndarray:
-    """bool [rows, columns]: where a state stands that has values."""
-    return (view.layout.states[panel] >= 0) & ~np.isin(view.layout.marks, list(_FILL))
+def _text(axes: Any, x: float, y: float, text: str, color: str, size: float, ha: str, **style: Any) -> None:
+    style = {"va": "center", "zorder": 6, **style}
+    axes.text(x, y, text, ha=ha, color=color, fontsize=size, in_layout=False, **style)
 
 
 def _bar(figure: Any, view: View, axes: list[Any]) -> None:
@@ -336,7 +299,7 @@ def _legend(figure: Any, view: View, also: list[Any] | None = None) -> None:
         found.append(Line2D([], [], color=_STAR, marker="*", markersize=9, linestyle="none", label="goal"))
     names = {"hole": "hole or cliff", "end": "end", "wall": "wall"}
     found += [Patch(facecolor=_FILL[mark], label=names[mark]) for mark in names if mark in marks]
-    unknown = [np.isnan(view.values[panel]) & _open(view, panel) for panel in range(len(view.values))]
+    unknown = [np.isnan(view.values[panel]) & view.open(panel) for panel in range(len(view.values))]
     if np.any(unknown):
         found.append(Patch(facecolor=_PALE, edgecolor=_STRIPE, hatch="////", linewidth=0, label="never visited"))
     if found:
@@ -359,4 +322,4 @@ def _bare(axes: Any) -> None:
 
 
 def _number(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\u2212")  # no minus at zero
+    return views.number(value, digits).replace("-", "\u2212")

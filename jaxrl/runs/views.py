@@ -46,11 +46,12 @@ class View(NamedTuple):
 
     @property
     def digits(self) -> int:
-        """How many decimals tell its values apart: none of whole numbers."""
-        values = self.values[np.isfinite(self.values)]
-        largest = np.abs(values).max(initial=0.0)
-        whole = np.allclose(values, np.rint(values), rtol=0, atol=ROUNDING * largest)
-        return 0 if whole or largest >= 100 else 1 if largest >= 10 else 2
+        """How many decimals tell its values apart."""
+        return digits(self.values)
+
+    def open(self, panel: int) -> np.ndarray:
+        """bool [rows, columns]: where a state stands that has values."""
+        return stands(self.layout)[panel]
 
 
 def view(table: QTable, env: Any, params: Any = None) -> View | None:
@@ -76,9 +77,9 @@ def view(table: QTable, env: Any, params: Any = None) -> View | None:
         return None
     allowed = np.ones(table.q.shape, bool) if layout.allowed is None else layout.allowed
     known = _known(table)
-    stands = (layout.states >= 0) & ~np.isin(layout.marks, ["goal", "hole", "end", "wall"])
-    places = np.where(stands, layout.states, 0)
-    return _view(layout, table.q[places], known[places] & stands[..., None], allowed[places])
+    here = stands(layout)
+    places = np.where(here, layout.states, 0)
+    return _view(layout, table.q[places], known[places] & here[..., None], allowed[places])
 
 
 def limits(values: np.ndarray, q: np.ndarray) -> tuple[float, float]:
@@ -91,6 +92,24 @@ def limits(values: np.ndarray, q: np.ndarray) -> tuple[float, float]:
     least = min(low, float(q.min())) if q.size else low
     low = max(least, low - (high - low)) if high - low > slack else least
     return (low, high) if high - low > slack else (low - 0.5, high + 0.5)
+
+
+def digits(values: np.ndarray) -> int:
+    """How many decimals to write of numbers of this size: none where all are whole."""
+    values = values[np.isfinite(values)]
+    largest = np.abs(values).max(initial=0.0)
+    whole = np.allclose(values, np.rint(values), rtol=0, atol=ROUNDING * largest)
+    return 0 if whole or largest >= 100 else 1 if largest >= 10 else 2
+
+
+def number(value: float, digits: int) -> str:
+    """A number as it is written, without a minus at zero."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
+
+
+def stands(layout: Layout) -> np.ndarray:
+    """bool [panels, rows, columns]: where a state is that an agent can be in and act."""
+    return (layout.states >= 0) & ~np.isin(layout.marks, ["goal", "hole", "end", "wall"])
 
 
 def colors(values: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
