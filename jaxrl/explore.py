@@ -4,6 +4,9 @@ Values are q [..., A]; every choice acts on the last axis. A mask [..., A] is tr
 must allow at least one.
 """
 
+import functools
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,9 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks
 from jaxrl.types import Masked, PyTree, Schedule
+
+# Up to so many actions straight code over columns is used: XLA on CPU takes five times as long to reduce a short axis.
+_UNROLL = 16
 
 
 def constant(value: ArrayLike) -> Schedule:
@@ -80,24 +86,30 @@ def greedy(q: Array, key: Array | None = None, mask: Array | None = None) -> Arr
     q = masked(q, mask)
     if key is None:
         return jnp.argmax(q, axis=-1).astype(jnp.int32)
-    return _any_of(_best(q), jax.random.uniform(key, q.shape))
+    return _any_of(_ties(q), jax.random.uniform(key, q.shape[:-1]))
 
 
 def epsilon_greedy(q: Array, epsilon: ArrayLike, key: Array, mask: Array | None = None) -> Array:
     """With probability epsilon any allowed action, else the best of q [..., A], ties broken at random."""
-    noise = jax.random.uniform(key, (*q.shape[:-1], q.shape[-1] + 1))  # one draw: a coin beside A tie-breakers
+    coin, place = jnp.moveaxis(jax.random.uniform(key, (*q.shape[:-1], 2)), -1, 0)
     allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
-    explores = noise[..., -1:] < epsilon
-    return _any_of(jnp.where(explores, allowed, _best(masked(q, mask))), noise[..., :-1])
+    return _any_of(jnp.where((coin < epsilon)[..., None], allowed, _ties(masked(q, mask))), place)
 
 
 def epsilon_greedy_probabilities(q: Array, epsilon: ArrayLike, mask: Array | None = None) -> Array:
     """The probabilities [..., A] with which `epsilon_greedy` chooses from q [..., A]."""
     allowed = jnp.ones(q.shape, bool) if mask is None else jnp.broadcast_to(mask, q.shape)
-    best = _best(masked(q, mask))
+    best = _ties(masked(q, mask))
     uniform = allowed / jnp.maximum(jnp.sum(allowed, axis=-1, keepdims=True), 1)
     epsilon = jnp.asarray(epsilon)
     return epsilon * uniform + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)
+
+
+def draw(chances: Array, key: Array) -> Array:
+    """An action by its chance, of chances [..., A] that sum to 1; one of chance 0 is never drawn."""
+    total = jnp.cumsum(chances, axis=-1)
+    place = jax.random.uniform(key, chances.shape[:-1], total.dtype) * total[..., -1]
+    return jnp.argmax(total > place[..., None], axis=-1).astype(jnp.int32)
 
 
 def boltzmann(q: Array, temperature: ArrayLike, key: Array, mask: Array | None = None) -> Array:
@@ -106,10 +118,26 @@ def boltzmann(q: Array, temperature: ArrayLike, key: Array, mask: Array | None =
     return jax.random.categorical(key, masked(q, mask) / temperature, axis=-1).astype(jnp.int32)
 
 
-def _best(q: Array) -> Array:
+def best(q: Array, mask: Array | None = None) -> Array:
+    """The value of the best allowed action of q [..., A]; minus infinity where none is allowed."""
     chex.assert_rank(q, set(range(1, 8)))
-    return q >= jnp.max(q, axis=-1, keepdims=True)
+    q = masked(q, mask)
+    if q.shape[-1] > _UNROLL:
+        return jnp.max(q, axis=-1)
+    return functools.reduce(jnp.maximum, [q[..., action] for action in range(q.shape[-1])])
 
 
-def _any_of(candidates: Array, noise: Array) -> Array:
-    return jnp.argmax(jnp.where(candidates, noise, -1.0), axis=-1).astype(jnp.int32)
+def _ties(q: Array) -> Array:
+    """Which actions of q [..., A] are best."""
+    return q >= best(q)[..., None]
+
+
+def _any_of(candidates: Array, place: Array) -> Array:
+    """One of the candidates [..., A], each as likely, by a draw [...] of [0, 1)."""
+    if candidates.shape[-1] > _UNROLL:
+        seen = list(jnp.moveaxis(jnp.cumsum(candidates, axis=-1, dtype=jnp.int32), -1, 0))
+    else:
+        columns = [candidates[..., action].astype(jnp.int32) for action in range(candidates.shape[-1])]
+        seen = list(itertools.accumulate(columns))
+    skip = jnp.minimum((place * seen[-1]).astype(jnp.int32), seen[-1] - 1)
+    return sum(((count <= skip).astype(jnp.int32) for count in seen), jnp.zeros_like(skip))

@@ -59,18 +59,29 @@ def lambda_returns(reward: Array, discount: Array, value: Array, lambda_: ArrayL
     greedy for Watkins's, 1 for Monte Carlo. Ends of episodes enter through `cut`.
     Shapes: reward, discount, value [T]; lambda_ [] or [T]. Raises AssertionError while tracing on others.
     """
-    chex.assert_rank([reward, discount, value, jnp.asarray(lambda_)], [1, 1, 1, {0, 1}])
-    chex.assert_equal_shape([reward, discount, value])
+    return off_policy_returns(reward, discount, value, value, lambda_)
+
+
+def off_policy_returns(reward: Array, discount: Array, value: Array, taken: Array, trace: ArrayLike) -> Array:
+    """Returns g [T]: g_t = r_t + discount_t (v_t + c_t (g_{t+1} - q_t)), where g_T = q_{T-1}.
+
+    Munos et al. (2016), eq. 3, as rlax has it: v_t is the value of step t's true next observation under the target
+    policy, q_t that of the action taken there, and the trace c_t is pi(a|s) for tree backup (Sutton & Barto 2018, eq. 7.16),
+    lambda min(1, pi/mu) for Retrace, lambda for `lambda_returns`, where q_t = v_t.
+    Shapes: reward, discount, value, taken [T]; trace [] or [T]. Raises AssertionError while tracing on others.
+    """
+    chex.assert_rank([reward, discount, value, taken, jnp.asarray(trace)], [1, 1, 1, 1, {0, 1}])
+    chex.assert_equal_shape([reward, discount, value, taken])
     dtype = jnp.result_type(reward, discount, value, float)
-    lambda_ = jnp.broadcast_to(jnp.asarray(lambda_, dtype), reward.shape)
+    trace = jnp.broadcast_to(jnp.asarray(trace, dtype), reward.shape)
 
     def back(g: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
-        r, d, v, mix = step
-        g = r + d * ((1 - mix) * v + mix * g)
+        r, d, v, q, c = step
+        g = r + d * (v + c * (g - q))
         return g, g
 
-    steps = (reward.astype(dtype), discount.astype(dtype), value.astype(dtype), lambda_)
-    _, returns = jax.lax.scan(back, value[-1].astype(dtype), steps, reverse=True)
+    steps = tuple(x.astype(dtype) for x in (reward, discount, value, taken, trace))
+    _, returns = jax.lax.scan(back, taken[-1].astype(dtype), steps, reverse=True)
     return returns
 
 

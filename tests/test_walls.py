@@ -20,6 +20,7 @@ WALLS = {
     "spaces": MATHEMATICS,
     "returns": MATHEMATICS,
     "explore": MATHEMATICS,
+    "behaviour": MATHEMATICS | {"explore"},
     "nets": MATHEMATICS,
     "vector": MATHEMATICS,
     "train": MATHEMATICS | {"vector"},
@@ -27,7 +28,7 @@ WALLS = {
     "buffers": MATHEMATICS | {"buffers", "files", "memory"},
     "envs": MATHEMATICS | {"spaces", "envs"},
     "planning": MATHEMATICS | {"memory", "envs.api", "planning"},
-    "agents": MATHEMATICS | {"returns", "explore", "agents.value", "agents.tabular"},
+    "agents": MATHEMATICS | {"memory", "returns", "explore", "behaviour", "agents.value", "agents.tabular"},
     "recipes": ALL,  # but not runs
     "runs": ALL,
     "__init__": ALL,

@@ -31,7 +31,8 @@ def recent(window: int, num_envs: int) -> Buffer:
 
     def newest(state: Transition, clock: Array) -> Sample:
         head = clock % window
-        steps = jax.tree.map(lambda x: jnp.moveaxis(jnp.roll(x, -head, axis=0), 0, 1), state._replace(carry=()))
+        in_order = (lambda x: x) if window == 1 else (lambda x: jnp.roll(x, -head, axis=0))
+        steps = jax.tree.map(lambda x: jnp.moveaxis(in_order(x), 0, 1), state._replace(carry=()))
         return Sample(
             window=steps._replace(carry=jax.tree.map(lambda x: x[head], state.carry)),
             index=rings.name(ring, clock - window, jnp.arange(num_envs, dtype=jnp.int32)),

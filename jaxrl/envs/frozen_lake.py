@@ -71,11 +71,12 @@ def step(key: Array, state: State, action: ArrayLike, params: Params) -> tuple[S
         slip = (1.0 - params.success_rate) / 2.0
         u = jax.random.uniform(key, (), jnp.float32)
         direction = direction - 1 + (u >= slip) + (u >= slip + params.success_rate)
-    arrival = jnp.asarray(_arrivals(params.desc).ravel())[state.position * 4 + direction % 4]
-    kind = arrival % 4
+    arrival = jnp.asarray(_arrivals(params.desc).ravel())[state.position * 4 + (direction & 3)]
+    kind = arrival & 3
     goal, hole, frozen = params.reward_schedule
-    reward = jnp.select([kind == _FROZEN, kind == _GOAL, kind == _HOLE], [frozen, goal, hole], 0.0)
-    return State(arrival // 4, state.time), reward.astype(jnp.float32), kind != _FROZEN
+    end = jnp.where(kind == _GOAL, goal, jnp.where(kind == _HOLE, hole, 0.0))
+    reward = jnp.where(kind == _FROZEN, frozen, end)  # nested, for jnp.select takes an argmax, which is slow
+    return State(arrival >> 2, state.time), reward.astype(jnp.float32), kind != _FROZEN
 
 
 def tabular(params: Params) -> TabularMDP:
