@@ -121,6 +121,9 @@ def test_what_is_not_on_a_map_has_no_view():
     assert views.view(table(np.zeros((3, 4))), env, params) is None  # too few states
     assert views.view(table(np.zeros((3, 10))), *registry.make("MaximizationBias-v0")) is None
     assert views.view(table(np.zeros((4, 4))), wrappers.frame_stack(env, 2), params) is None
+    cart, params = registry.make("CartPole-v1")
+    for wrapped in (wrappers.flatten(cart), wrappers.tile_coding(cart, 2, 2, ((-1,) * 4, (1,) * 4))):
+        assert views.view(table(np.zeros((5, 2))), wrapped, params) is None  # no bins, and a table of others
 
 
 # what is shown there
@@ -374,7 +377,7 @@ def test_text_without_a_map():
 def lake(tmp_path_factory) -> Path:
     """A run of two seeds on a small slippery lake."""
     out = tmp_path_factory.mktemp("lake") / "run"
-    words = "--steps 2000 --num-envs 4 --seeds 2 --seed 3 --env.desc SF FG --quiet --no-cache"
+    words = "--steps 400 --num-envs 4 --seeds 2 --seed 3 --env.desc SF FG --quiet --no-cache"
     assert main(["train", "q_learning", "FrozenLake-v1", *words.split(), "--out", str(out)]) == 0
     return out
 
@@ -404,11 +407,12 @@ def refused(capsys, *args: str) -> str:
 
 def test_show_is_the_table_of_the_run(lake, capsys):
     _, _, _, state = library.load(lake)
+    assert np.abs(state.q[0] - state.q[1]).max() > 0.01
     for index in range(2):
         out = shown(capsys, str(lake), "--seed-index", str(index)).splitlines()
         found = QTable.of(state, seed=index)
         seen = (found.visits > 0).sum()
-        told = f"{seen} of 16 entries were learned from, 2000 times"
+        told = f"{seen} of 16 entries were learned from, 400 times"
         assert out[0] == f"q_learning on FrozenLake-v1, seed {3 + index}: {told}"
         values = [f"{value:.2f}" for value in found.values()[:3]]
         assert re.findall(r"\d\.\d\d", "".join(out[1:3])) == values

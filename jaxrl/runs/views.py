@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxrl import spaces
 from jaxrl.envs.layout import Layout
-from jaxrl.envs.wrappers import index_observation
+from jaxrl.envs.wrappers import Wrapped, index_observation
 from jaxrl.qtable import QTable
 
 ROUNDING = 1e-6  # of the largest |q|: below it values are tied
@@ -61,13 +61,10 @@ def view(table: QTable, env: Any, params: Any = None) -> View | None:
     others in the middle of their range. Visits tell what was learned: a table without any is taken as known everywhere.
     """
     params = env.default_params if params is None else params
-    while True:
-        if getattr(env, "rows", None) is not None and env.wrapper is not index_observation:
+    while isinstance(env, Wrapped):
+        keeps = env.observe_fn is None or env.wrapper is index_observation
+        if not keeps:
             return _plane(table, env, params)
-        if not hasattr(env, "env"):
-            break
-        if env.observe_fn is not None and env.wrapper is not index_observation:
-            return None
         env = env.env
     layout_fn = getattr(env, "layout_fn", None)
     layout = None if layout_fn is None else layout_fn(params)
@@ -146,10 +143,11 @@ def _known(table: QTable) -> np.ndarray:
 
 def _plane(table: QTable, env: Any, params: Any) -> View | None:
     """The table of a wrapper that makes a Box into bins or tiles, on two of the Box's dimensions."""
-    space, bounds = env.env.observation_space(params), env.settings[-1]
-    if not isinstance(space, spaces.Box) or len(space.low.ravel()) < 2 or env.rows != len(table.q):
+    space = env.env.observation_space(params)
+    if env.rows != len(table.q) or not isinstance(space, spaces.Box) or len(space.low.ravel()) < 2:
         return None
-    low, high = ((space if bounds is None else bounds).low.ravel(), (space if bounds is None else bounds).high.ravel())
+    bounds = env.settings[-1] or space
+    low, high = bounds.low.ravel(), bounds.high.ravel()
     across, up = (np.linspace(low[i], high[i], FINE + 1) for i in (-2, -1))
     points = np.broadcast_to((low + high) / 2, (FINE, FINE, len(low))).copy()
     points[..., -2], points[..., -1] = (across[1:] + across[:-1]) / 2, (up[1:] + up[:-1])[::-1, None] / 2
