@@ -21,7 +21,7 @@ class Model(NamedTuple):
     following: Array  # int32: [S, A] the last next state, S where it was an end; or [S, A, S] counts, none for an end
     reward: Array  # [S, A] float: the last, or with counts the mean
     allowed: Array | None  # [S, A] bool: the action mask last seen in a state; None where there are none
-    priority: Array | None = None  # [S, A] float, of prioritized sweeping
+    priority: Array  # [S, A] float, of prioritized sweeping; stays 0 in Dyna-Q
 
 
 class Imagined(NamedTuple):
@@ -47,7 +47,8 @@ def dyna_q(
 
     They are of pairs seen before, each as likely. Model "last" repeats a pair's last step, right where nothing is
     random; "counts" draws from all its steps, [S, A, S] counts. A truncated end is no end in the model. planning = 0 is
-    Q-learning itself. `options` and errors are those of `tabular.shell`, without `policy` and `average`; no tile coding.
+    Q-learning itself. `options` and errors are those of `tabular.shell`, without `policy` and `average`; no tile
+    coding.
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.at_least("planning", planning, 0)
@@ -107,7 +108,7 @@ def prioritized_sweeping(
     def init(key: Array, obs: PyTree) -> TableState:
         del key
         state = base.init(obs)
-        return state._replace(memory=_empty(model, state.q, obs)._replace(priority=jnp.zeros_like(state.q)))
+        return state._replace(memory=_empty(model, state.q, obs))
 
     def update(state: TableState, sample: Sample, key: Array, steps: Array) -> tuple[TableState, Array, Metrics]:
         del key, steps
@@ -162,7 +163,7 @@ def remember(model: Model, visits: Array, sample: Sample) -> Model:
 
 
 def seen_pairs(key: Array, visits: Array, count: int) -> Array:
-    """Pairs s A + a [count] int32, drawn from those of visits [S, A] above 0, each as likely; S A where there are none."""
+    """Pairs s A + a [count] int32, each as likely of those with visits [S, A] above 0; S A where none is."""
     total = jnp.cumsum(visits.ravel() > 0, dtype=jnp.int32)
     return jnp.searchsorted(total, jax.random.randint(key, (count,), 0, total[-1]), side="right").astype(jnp.int32)
 
@@ -261,4 +262,4 @@ def _empty(model: str, q: Array, obs: PyTree) -> Model:
     size = q.size * (states if model == "counts" else 1) * 4
     memory.require(f"a model of {' x '.join(map(str, shape))} next states", size, '; model "last" needs fewer')
     allowed = None if mask is None else jnp.ones(q.shape, bool)
-    return Model(jnp.zeros(shape, jnp.int32), jnp.zeros_like(q), allowed)
+    return Model(jnp.zeros(shape, jnp.int32), jnp.zeros_like(q), allowed, jnp.zeros_like(q))
