@@ -1,9 +1,12 @@
 """Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
 
-from jaxrl import buffers, explore, nets, planning, recipes, returns, spaces
+from jaxrl import behaviour, buffers, explore, nets, planning, recipes, returns, spaces
 from jaxrl.agents.dqn import dqn
-from jaxrl.agents.q_learning import q_learning
-from jaxrl.agents.sarsa import expected_sarsa, sarsa
+from jaxrl.agents.dyna import dyna_q, prioritized_sweeping
+from jaxrl.agents.monte_carlo import monte_carlo, off_policy_monte_carlo
+from jaxrl.agents.q_learning import double_q_learning, q_learning
+from jaxrl.agents.sarsa import expected_sarsa, sarsa, tree_backup
+from jaxrl.agents.traces import q_lambda, sarsa_lambda
 from jaxrl.buffers import latest, prioritized, recent, uniform
 from jaxrl.envs import wrappers
 from jaxrl.envs.check import check_env
@@ -22,9 +25,12 @@ __all__ = [
     "LoopConfig",
     "QTable",
     "advance",
+    "behaviour",
     "buffers",
     "check_env",
+    "double_q_learning",
     "dqn",
+    "dyna_q",
     "evaluate",
     "expected_sarsa",
     "explore",
@@ -34,9 +40,13 @@ __all__ = [
     "load",
     "make",
     "make_run",
+    "monte_carlo",
     "nets",
+    "off_policy_monte_carlo",
     "planning",
     "prioritized",
+    "prioritized_sweeping",
+    "q_lambda",
     "q_learning",
     "recent",
     "recipes",
@@ -44,9 +54,11 @@ __all__ = [
     "returns",
     "rollout",
     "sarsa",
+    "sarsa_lambda",
     "spaces",
     "tabular_mdp",
     "train",
+    "tree_backup",
     "uniform",
     "vmap_run",
     "wrappers",

@@ -41,6 +41,8 @@ def greedy() -> Behaviour:
 def epsilon_greedy(epsilon: ArrayLike | Schedule) -> Behaviour:
     """Epsilon-greedy, for a number, a schedule, or [N] numbers, one for each environment, as `explore.ladder` gives."""
     if not callable(epsilon) and np.ndim(epsilon) == 1:
+        for value in () if isinstance(epsilon, Tracer) else np.asarray(epsilon):
+            checks.in_range("an epsilon of each environment", value, 0, 1)
         return _ladder(jnp.asarray(epsilon, jnp.float32))
     schedule = explore.epsilon_schedule(epsilon)
 

@@ -66,8 +66,8 @@ def off_policy_returns(reward: Array, discount: Array, value: Array, taken: Arra
     """Returns g [T]: g_t = r_t + discount_t (v_t + c_t (g_{t+1} - q_t)), where g_T = q_{T-1}.
 
     Munos et al. (2016), eq. 3, as rlax has it: v_t is the value of step t's true next observation under the target
-    policy, q_t that of the action taken there, and the trace c_t is pi(a|s) for tree backup (Sutton & Barto 2018, eq. 7.16),
-    lambda min(1, pi/mu) for Retrace, lambda for `lambda_returns`, where q_t = v_t.
+    policy, q_t that of the action taken there, and the trace c_t is pi(a|s) for tree backup (Sutton & Barto 2018,
+    eq. 7.16), lambda min(1, pi/mu) for Retrace, lambda for `lambda_returns`, where q_t = v_t.
     Shapes: reward, discount, value, taken [T]; trace [] or [T]. Raises AssertionError while tracing on others.
     """
     chex.assert_rank([reward, discount, value, taken, jnp.asarray(trace)], [1, 1, 1, 1, {0, 1}])

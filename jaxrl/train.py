@@ -263,8 +263,8 @@ def _repeat(body: Callable, state: PyTree, xs: PyTree, length: int) -> tuple[PyT
 def _once(action: Array, clock: Array) -> Array:
     """The same actions, computed before they are used.
 
-    XLA on CPU would else compute a cheap choice anew in each of its uses: a table's loop then takes three times as long.
-    It fuses nothing across a loop; this one, as far as it can tell, might run.
+    XLA on CPU would else compute a cheap choice anew in each of its uses, which makes a table's loop three times as
+    slow. It fuses nothing across a loop; this one, as far as it can tell, might run.
     """
 
     def barrier(action: Array, clock: Array) -> Array:
