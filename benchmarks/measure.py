@@ -65,9 +65,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     Console(width=120).print(shown)
 
 
-def write(path: str | Path, record: dict[str, Any]) -> None:
+def write(path: str | Path, record: dict[str, Any], indent: int | None = 1) -> None:
     """Writes a JSON file and says where."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=indent) + "\n")
     print(f"written: {path}")

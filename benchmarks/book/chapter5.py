@@ -1,0 +1,5 @@
+"""Chapter 5 of Sutton & Barto (2018)."""
+
+from book.figure import Figure
+
+FIGURES: dict[str, Figure] = {}
