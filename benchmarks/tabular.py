@@ -8,7 +8,7 @@ python benchmarks/tabular.py --speed               benchmarks/results/tabular.js
 
 import argparse
 
-import measure  # first: it pins the process before jax starts its threads
+import measure  # noqa: F401 # first: it pins the process before jax starts its threads
 
 # isort: split
 from book import chapter2, chapter5, chapter6, chapter7, chapter8, chapter12, figure
