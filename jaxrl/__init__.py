@@ -3,6 +3,7 @@
 from jaxrl import behaviour, buffers, explore, nets, planning, recipes, returns, spaces
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.dyna import dyna_q, prioritized_sweeping
+from jaxrl.agents.lambda_return import lambda_return
 from jaxrl.agents.monte_carlo import monte_carlo, off_policy_monte_carlo
 from jaxrl.agents.q_learning import double_q_learning, q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa, tree_backup
@@ -35,6 +36,7 @@ __all__ = [
     "expected_sarsa",
     "explore",
     "key",
+    "lambda_return",
     "latest",
     "list_ids",
     "load",

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl.types import PyTree, Transition
+from jaxrl import checks
+from jaxrl.types import NO_LIMIT, PyTree, Transition
 
 
 class NStep(NamedTuple):
@@ -49,6 +50,58 @@ def n_step(window: Transition, gamma: ArrayLike) -> NStep:
         discount=jnp.where(window.terminated[last], 0, power[last + 1]),
         next_obs=jax.tree.map(lambda x: x[last], window.next_obs),
     )
+
+
+class Episodes(NamedTuple):
+    """The episodes of a window, said at each of their rows."""
+
+    start: Array  # [T] int32, the first row of the row's episode; 0 where it began there or before
+    end: Array  # [T] int32, its last row; T where it goes on
+    whole: Array  # [T] bool, whether it ended in the newest rows and has at most `horizon` steps
+    long: Array  # [T] bool, whether it ended there and has more
+
+
+def episodes(window: Transition, horizon: int) -> Episodes:
+    """Finds the episodes that ended in the newest rows, those from row `horizon` on, for learners of whole episodes.
+
+    Windows of unroll + horizon steps, one every unroll steps, show each end in the newest rows once, and with it the
+    whole episode and the row before it: an episode that begins in row 0, or before, is longer than the horizon.
+    Shapes: terminated, truncated [T]. Raises AssertionError while tracing on others, ValueError for T <= horizon.
+    """
+    chex.assert_rank([window.terminated, window.truncated], 1)
+    ended = window.terminated | window.truncated
+    (length,) = ended.shape
+    if length <= horizon:
+        raise ValueError(
+            f"windows of {length} steps cannot show where an episode of {horizon} began; use "
+            f"recent(unroll + horizon, num_envs), at least {horizon + 1}"
+        )
+    row = jnp.arange(length, dtype=jnp.int32)
+
+    def forth(start: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        row, ended = step
+        return jnp.where(ended, row + 1, start), start
+
+    def back(end: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        row, ended = step
+        end = jnp.where(ended, row, end)
+        return end, end
+
+    _, start = jax.lax.scan(forth, jnp.int32(0), (row, ended))
+    _, end = jax.lax.scan(back, jnp.int32(length), (row, ended), reverse=True)
+    new, fits = (horizon <= end) & (end < length), end - start < horizon
+    return Episodes(start, end, new & fits, new & ~fits)
+
+
+def limit(name: str, horizon: int | None) -> int:
+    """The most steps of an episode that learner `name` learns from; raises ValueError where `horizon` is no limit."""
+    if horizon is None or horizon == NO_LIMIT:
+        raise ValueError(
+            f"{name} got no horizon (horizon={horizon}); it learns from whole episodes of at most so many steps: wrap "
+            "the environment in wrappers.time_limit(env, steps) and give horizon=steps"
+        )
+    checks.at_least("horizon", horizon, 1)
+    return horizon
 
 
 def lambda_returns(reward: Array, discount: Array, value: Array, lambda_: ArrayLike) -> Array:
