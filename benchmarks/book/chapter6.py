@@ -1,5 +1,70 @@
-"""Chapter 6 of Sutton & Barto (2018)."""
+"""Chapter 6 of Sutton & Barto (2018): temporal-difference control."""
 
-from book.figure import Figure
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-FIGURES: dict[str, Figure] = {}
+import jax
+import jax.numpy as jnp
+import numpy as np
+from book import common
+from book.figure import COLORS, Figure
+from matplotlib.axes import Axes
+
+import jaxrl
+from jaxrl.train import Run
+
+
+def first_episodes(ended: np.ndarray, values: np.ndarray, episodes: int) -> np.ndarray:
+    """`values` [steps, M] where an episode ended, of each run's first ones: [episodes, M].
+
+    Raises RuntimeError where a run ended fewer.
+    """
+    if ended.sum(0).min() < episodes:
+        raise RuntimeError(f"a run ended {ended.sum(0).min()} of {episodes} episodes: take more steps")
+    order = np.argsort(~ended, axis=0, kind="stable")[:episodes]
+    return np.take_along_axis(values, order, axis=0)
+
+
+@partial(jax.jit, static_argnames=("learner", "episodes", "runs"))
+def _biased_lengths(learner: Any, episodes: int, runs: int) -> Any:
+    """[2 episodes, runs] int8: the length of the episode that ended with a step, 0 where none did."""
+    env, params = jaxrl.make("MaximizationBias-v0")
+
+    def make(alpha: Any) -> Run:
+        agent = learner(3, params.num_arms, gamma=1.0, alpha=alpha, epsilon=0.1)
+        return jaxrl.make_run(env, params, agent, jaxrl.recent(1, 1), jaxrl.LoopConfig(1))
+
+    alphas = jnp.full(runs, 0.1)
+    state = common.begin(make, alphas, common.keys(runs))
+    return common.watch(make, alphas, state, 2 * episodes, lambda _, state, seen: seen["length"].astype(jnp.int8))[1]
+
+
+def _maximization_bias() -> dict[str, Any]:
+    left = {}
+    for name, learner in (("Q-learning", jaxrl.q_learning), ("double Q-learning", jaxrl.double_q_learning)):
+        lengths = np.asarray(_biased_lengths(learner, 300, 10_000))
+        left[name] = 100 * (first_episodes(lengths > 0, lengths, 300) == 2).mean(1)  # right takes one step
+    return {"left": left, "optimum": 5.0}
+
+
+def _draw_maximization_bias(found: dict[str, Any], panels: Sequence[Axes]) -> None:
+    (axes,) = panels
+    for (name, left), color, place in zip(found["left"].items(), COLORS[1::-1], ((84, 64), (46, 20))):
+        axes.plot(range(1, len(left) + 1), left, color=color)
+        axes.annotate(name, place, color=color)
+    axes.axhline(found["optimum"], color="#5a6270", linestyle="--", linewidth=1)
+    axes.annotate("optimal", (300, 1), ha="right", va="center", fontsize=8, color="#5a6270")
+    axes.set(xlabel="episodes", ylabel="left actions from A (%)", xlim=(1, 300), ylim=(-1, 100))
+    axes.set_xticks([1, 100, 200, 300])
+    axes.set_yticks([5, 25, 50, 75, 100])
+
+
+FIGURES = {
+    "6_5": Figure(
+        "Figure 6.5: the maximization bias of Q-learning",
+        "mean of 10,000 runs, as in the book; 10 actions in B, alpha = epsilon = 0.1, gamma 1",
+        _maximization_bias,
+        _draw_maximization_bias,
+    ),
+}
