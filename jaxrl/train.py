@@ -119,8 +119,8 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
     A leaf of `params` with one more axis than its default has a value for each environment. One `step` takes
     unroll x N environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their `return` and
     `length`, `updates`, `reset_overflow` where there is a pool (see `make_vector`), and the agent's. Raises
-    ValueError, before anything is compiled, for sizes below 1, an action space that is not discrete, and a
-    warm-up too short for the buffer's first sample.
+    ValueError, before anything is compiled, for sizes below 1, an action space that is not discrete, a warm-up
+    too short for the buffer's first sample, and where an agent that must see each step once would not.
     """
     for name, low in (("num_envs", 1), ("unroll", 1), ("updates", 1), ("warmup", 0), ("reset_pool", 0)):
         checks.at_least(name, getattr(config, name), low)
@@ -129,6 +129,12 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
             f"no update can be made: warm-up {config.warmup} + unroll {config.unroll} steps fill the buffer less than "
             f"the {buffer.min_steps} that its first sample needs; set warmup to at least "
             f"{buffer.min_steps - config.unroll}"
+        )
+    if agent.rows is not None and (config.updates, buffer.min_steps) != (1, agent.rows(config.unroll)):
+        raise ValueError(
+            f"the agent learns from each step once, but updates is {config.updates} and the buffer's windows have "
+            f"{buffer.min_steps} steps; with unroll {config.unroll} use updates=1 and "
+            f"recent({agent.rows(config.unroll)}, {config.num_envs})"
         )
     space = env.action_space(params)
     if not hasattr(space, "n"):

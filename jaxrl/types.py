@@ -63,6 +63,7 @@ class Agent(NamedTuple):
         [PyTree, Sample, Array, Array], tuple[PyTree, Array, Metrics]
     ]  # (state, sample, key, steps) -> (state, priority [B], metrics: means over the batch)
     priority: Callable[[PyTree, Transition], Array] | None = None  # (state, window [B, T]) -> [B], the actor's own
+    rows: Callable[[int], int] | None = None  # (unroll) -> T of the newest windows, if each step is to be seen once
 
 
 class SampleFn(Protocol):

@@ -57,8 +57,8 @@ def refused(capsys, args: list[str]) -> str:
 BAD = {
     "no command": ([], "train, eval, show or list"),
     "unknown command": (["trian"], "'train'"),
-    "no recipe": (["train"], "RECIPE and ENV come first"),
-    "no environment": (["train", "dqn", "--steps", "10"], "RECIPE and ENV come first"),
+    "no recipe": (["train", "--steps", "10"], "RECIPE and ENV come first"),
+    "no environment": (["train", "dqn", "--steps", "10"], "give an environment, as in jaxrl train dqn"),
     "unknown recipe": (["train", "dqm", "CartPole-v1"], "did you mean 'dqn'"),
     "unknown environment": (["train", "dqn", "CartPole-v9"], "did you mean 'CartPole-v1'"),
     "misspelt flag": (["train", "dqn", "CartPole-v1", "--num-env", "3"], "did you mean --num-envs"),
@@ -337,7 +337,7 @@ def test_signal_saves_what_was_learned(number, code, tmp_path, monkeypatch, caps
 
 def test_help_shows_every_setting_with_its_default(capsys):
     assert main(["--help"]) == 0
-    assert "jaxrl train RECIPE ENV" in capsys.readouterr().out
+    assert "jaxrl train RECIPE [ENV]" in capsys.readouterr().out
     assert main(["train", "--help"]) == 0
     assert "usage" in capsys.readouterr().out
     assert main(["train", "dqn", "FrozenLake-v1", "--help"]) == 0
@@ -347,6 +347,10 @@ def test_help_shows_every_setting_with_its_default(capsys):
     assert "--env.is-slippery {True,False} (default: True)" in said
     for flag in ("--seed", "--seeds", "--out", "--force", "--quiet", "--no-cache", "--replay.capacity"):
         assert f"{flag} " in said
+    assert main(["train", "gyx_sarsa_frozenlake", "--help"]) == 0
+    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert "Train gyx_sarsa_frozenlake on FrozenLake-v1" in said
+    assert "--env.is-slippery {True,False} (default: False)" in said and "(default: 0.8)" in said
     assert main(["eval", "--help"]) == 0
     assert "--episodes INT" in capsys.readouterr().out
 
@@ -378,6 +382,9 @@ def test_flags_reach_the_run(tmp_path, monkeypatch):
     assert (plan.config.steps, plan.config.num_envs, plan.seed) == (100_000, 10, 4)
     assert (plan.config.agent.hidden, plan.config.agent.double) == ((8, 8), False)
     assert plan.chosen.overrides == {"is_slippery": False, "desc": ("SFG", "FHF"), "reward_schedule": (2.0, 0.0, 0.0)}
+    assert main(["train", "gyx_sarsa_frozenlake", "--agent.alpha", "0.5", "--out", str(tmp_path / "gyx")]) == 0
+    assert asked[1].chosen.id == "FrozenLake-v1" and asked[1].chosen.overrides == {"is_slippery": False}
+    assert (asked[1].config.agent.alpha, asked[1].config.agent.epsilon.end) == (0.5, 0.8)
     assert plan.chosen.params.is_slippery is False
 
 

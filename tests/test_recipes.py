@@ -7,14 +7,16 @@ import pytest
 
 import jaxrl
 from jaxrl import nets, recipes
+from jaxrl.envs.api import TabularMDP
+from jaxrl.envs.tabular import tabular_env
 
 DQN = recipes.default("dqn")
 TABULAR = recipes.default("q_learning")
 
 
 def build(recipe, config, env_id=None, **overrides):
-    env_id = env_id or ("CartPole-v1" if recipe == "dqn" else "FrozenLake-v1")
-    return recipes.build(recipe, config, *jaxrl.make(env_id, **overrides))
+    home = recipes.home(recipe) or recipes.base.Home("CartPole-v1" if recipe == "dqn" else "FrozenLake-v1")
+    return recipes.build(recipe, config, *jaxrl.make(env_id or home.env, **{**home.overrides, **overrides}))
 
 
 def change(config, **changes):
@@ -30,7 +32,7 @@ def change(config, **changes):
 @pytest.mark.parametrize("steps", [4_800, 9_600, 16_032])
 @pytest.mark.parametrize(("recipe", "unroll"), [*((name, 1) for name in recipes.names()), ("dqn", 4), ("dqn", 7)])
 def test_the_budget_is_exact(recipe, unroll, steps):
-    setup = build(recipe, change(recipes.default(recipe), steps=steps, unroll=unroll))
+    setup = build(recipe, change(recipes.default(recipe), steps=steps, unroll=unroll, num_envs=16))
     assert setup.loop.num_envs * (setup.loop.warmup + setup.iterations * unroll) == steps
     assert setup.loop.warmup * setup.loop.num_envs >= recipes.default(recipe).learning_starts
     assert setup.iterations >= 1
@@ -68,6 +70,15 @@ def test_the_budget_is_exact(recipe, unroll, steps):
         ("dqn", {"num_envs": 1, "steps": 2**31}, "at most 2147483647 can be counted"),
         ("q_learning", {"unroll": 4}, "unroll is 4; a table learns from each step once"),
         ("q_learning", {"updates": 2}, "updates is 2; a table learns from each step once"),
+        ("monte_carlo", {"updates": 2}, "updates is 2; a table learns from each step once"),
+        ("monte_carlo", {"agent__horizon": -1}, "agent.horizon is -1"),
+        ("monte_carlo", {"agent__visit": "last"}, "unknown visit 'last'"),
+        ("sarsa", {"agent__n_step": 0}, "agent.n_step is 0"),
+        ("sarsa_lambda", {"agent__trace_lambda": 1.5}, "lambda_ is 1.5"),
+        ("dyna_q", {"agent__planning": -1}, "planning is -1"),
+        ("q_learning", {"features__tilings": 8}, "features.tilings is 8 without bins"),
+        ("q_learning_tiles_cartpole", {"features__bins": (4, 4)}, "bins"),
+        ("q_learning_tiles_cartpole", {"features__low": (-1.0, 2.0)}, "bounds of tile_coding"),
         ("q_learning", {"agent__alpha": 0.0}, "alpha is 0.0"),
         ("q_learning", {"agent__alpha_power": 2.0}, "alpha_power is 2.0"),
         ("q_learning", {"agent__gamma": -0.5}, "gamma is -0.5"),
@@ -85,6 +96,13 @@ def test_what_fits_what():
         recipes.default("dqm")
     with pytest.raises(ValueError, match="needs a row of a table: observations of CartPole-v1 are Box"):
         build("sarsa", TABULAR, "CartPole-v1")
+    with pytest.raises(ValueError, match="set features.bins"):
+        build("sarsa", TABULAR, "CartPole-v1")
+    with pytest.raises(ValueError, match="Blackjack-v1 has no step limit.*set agent.horizon"):
+        build("monte_carlo", recipes.default("monte_carlo"), "Blackjack-v1")
+    with pytest.raises(ValueError, match="gamma is 1, but state 0 .* reaches no end"):
+        endless = tabular_env(TabularMDP(np.ones((1, 2, 1)), np.ones((1, 2)), np.zeros(1, bool), np.ones(1)))
+        recipes.build("q_learning", change(TABULAR, agent__gamma=1.0), endless, endless.default_params)
     with pytest.raises(ValueError, match="takes Tabular"):
         build("sarsa", DQN)
     with pytest.raises(ValueError, match="takes no network"):
@@ -114,3 +132,30 @@ def test_a_table_of_tiles_is_as_large_as_the_wrapper_says():
     setup = recipes.build("q_learning", recipes.default("q_learning"), tiles, params)
     q = setup.agent.init(jaxrl.key(0), jnp.zeros((1, 4), jnp.int32)).q
     assert q.shape == (jaxrl.wrappers.num_states(tiles), 2)
+
+
+def test_what_a_table_needs_is_put_around_the_environment():
+    cards = build("q_learning", TABULAR, "Blackjack-v1")
+    assert cards.env.observation_space().n == 32 * 11 * 2
+    hands = build("glie_mc_blackjack", recipes.default("glie_mc_blackjack"))
+    assert hands.env.limit == 21 and hands.buffer.min_steps == 160 + 21 - 1
+    for kind, shape in (("tiles", (16 * 5**4, 2)), ("bins", (6 * 6 * 12 * 12, 2))):
+        name = f"q_learning_{kind}_cartpole"
+        setup = build(name, recipes.default(name))
+        obs = setup.env.reset(jaxrl.key(0), setup.env.default_params)[0]
+        assert setup.agent.init(jaxrl.key(0), obs[None]).q.shape == shape
+    lake = build("monte_carlo", change(recipes.default("monte_carlo"), agent__horizon=30))
+    assert lake.env.limit == 30 and lake.buffer.min_steps == 32 + 30 - 1
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.home(name)])
+def test_a_recipe_that_is_named_after_an_environment_brings_it(name):
+    short = {"steps": 64 * 200, "num_envs": 64, "eval_episodes": 2}
+    result = jaxrl.train(name, **short)
+    assert result.summary["env_steps"] == short["steps"] and np.isfinite(result.summary["eval"]["mean"])
+
+
+def test_recipes_without_an_environment_ask_for_one():
+    with pytest.raises(ValueError, match="sarsa got no environment"):
+        jaxrl.train("sarsa")
+    assert recipes.home("gyx_sarsa_frozenlake") == ("FrozenLake-v1", {"is_slippery": False})

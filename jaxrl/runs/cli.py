@@ -1,4 +1,4 @@
-"""The command line: `jaxrl watch ENV`, `jaxrl train RECIPE ENV`, `jaxrl eval RUN`, `jaxrl show RUN`, `jaxrl list`."""
+"""The command line: `jaxrl watch ENV`, `jaxrl train RECIPE [ENV]`, `jaxrl eval RUN`, `jaxrl show RUN`, `jaxrl list`."""
 
 import os
 import signal
@@ -25,13 +25,13 @@ usage: jaxrl COMMAND ...
 
 Q-learning in one jitted, vectorised program.
 
-  jaxrl train RECIPE ENV [flags]   train, evaluate, and leave a run directory
-  jaxrl eval RUN [flags]           play whole greedy episodes with what a run learned
-  jaxrl watch ENV|RUN [flags]      look at random episodes of an environment, or at greedy ones of a run
-  jaxrl show RUN [flags]           look at the table that a run learned
-  jaxrl list [flags]               recipes and environments
+  jaxrl train RECIPE [ENV] [flags]   train, evaluate, and leave a run directory
+  jaxrl eval RUN [flags]             play whole greedy episodes with what a run learned
+  jaxrl watch ENV|RUN [flags]        look at random episodes of an environment, or at greedy ones of a run
+  jaxrl show RUN [flags]             look at the table that a run learned
+  jaxrl list [flags]                 recipes and environments
 
-  jaxrl train RECIPE ENV --help    every setting of that recipe and environment, with its default
+  jaxrl train RECIPE [ENV] --help    every setting of that recipe and environment, with its default
   jaxrl --version
 
 for example: jaxrl train dqn CartPole-v1 --seed 1

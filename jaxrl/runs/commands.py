@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from jaxrl.runs.errors import configuration
 from jaxrl.runs.log import say, si
 
 TRAIN_HELP = """\
-usage: jaxrl train RECIPE ENV [flags]
+usage: jaxrl train RECIPE [ENV] [flags]
 
-  jaxrl list                           shows the recipes and environments
+  jaxrl list                           shows the recipes and environments; some recipes bring theirs
   jaxrl train dqn CartPole-v1 --help   shows every flag of dqn on CartPole-v1 with its default
 """
 
@@ -85,9 +86,9 @@ class EvalOptions:
 
 
 def train(args: list[str]) -> int:
-    """`jaxrl train RECIPE ENV [flags]`."""
-    words = [word for word in args[:2] if not word.startswith("-")]
-    if len(words) < 2 and {"-h", "--help"} & set(args):
+    """`jaxrl train RECIPE [ENV] [flags]`."""
+    words = list(takewhile(lambda word: not word.startswith("-"), args[:2]))
+    if not words and {"-h", "--help"} & set(args):
         say(TRAIN_HELP, end="")
         return 0
     from jaxrl import recipes
@@ -97,18 +98,26 @@ def train(args: list[str]) -> int:
     from jaxrl.runs.plan import choose, prepare
 
     with configuration():
-        if len(words) < 2:
+        if not words:
             raise ValueError("RECIPE and ENV come first, as in jaxrl train dqn CartPole-v1; jaxrl list shows them")
-        recipe, env_id = words
+        recipe, home = words[0], recipes.home(words[0])
+        if len(words) < 2 and home is None:
+            if {"-h", "--help"} & set(args):
+                say(TRAIN_HELP, end="")
+                return 0
+            raise ValueError(f"give an environment, as in jaxrl train {recipe} CartPole-v1; jaxrl list shows them")
+        env_id, own = (words[1], {}) if len(words) > 1 or home is None else home
+        signature = {name: (kind, own.get(name, value)) for name, (kind, value) in registry.signature(env_id).items()}
         default = flags.together(
             config=(recipes.default(recipe, env_id), flags.group()),
             run=(RunOptions(), flags.group(values=False)),
-            env=(flags.environment(registry.signature(env_id)), flags.group("env")),
+            env=(flags.environment(signature), flags.group("env")),
         )
-        asked = flags.parse(default, args[2:], f"jaxrl train {recipe} {env_id}", f"Train {recipe} on {env_id}.")
+        given = args[len(words) :]
+        asked = flags.parse(default, given, f"jaxrl train {' '.join(words)}", f"Train {recipe} on {env_id}.")
         options: RunOptions = asked.run
         check_seeds(options.seed, options.seeds)
-        changed = _changed(asked.env, default.env)
+        changed = {**own, **_changed(asked.env, default.env)}
         out = None if options.out is None else Path(options.out)
         if out is not None:
             directory.check(out, options.force)
@@ -238,11 +247,12 @@ def show(args: list[str]) -> int:
         return _sheet(asked)
     say("recipes")
     for name in recipes.names():
-        say(f"  {name:<26}{(type(recipes.default(name)).__doc__ or '').splitlines()[0]}")
+        home = recipes.home(name)
+        say(f"  {name:<34}{recipes.about(name)}{f' ({home.env})' if home else ''}")
     say("environments, the settings of which are shown by jaxrl watch ENV --help")
     for env_id in registry.list_ids():
-        say(f"  {env_id:<26}{_about(env_id)}")
-    say(f"  {'gymnax:ID':<26}any environment of gymnax, such as gymnax:Catch-bsuite")
+        say(f"  {env_id:<34}{_about(env_id)}")
+    say(f"  {'gymnax:ID':<34}any environment of gymnax, such as gymnax:Catch-bsuite")
     return 0
 
 

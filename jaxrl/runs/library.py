@@ -30,7 +30,7 @@ class Result(NamedTuple):
 
 def train(
     recipe: str,
-    env: Any,
+    env: Any = None,
     *,
     seed: int = 0,
     seeds: int = 1,
@@ -44,12 +44,18 @@ def train(
 ) -> Result:
     """Trains `recipe` on `env` and evaluates what it learned, as `jaxrl train` does.
 
-    `env` is an id (with `env_overrides`), any Environment object (with `params`), or `jaxrl.make`'s pair.
+    `env` is an id (with `env_overrides`), any Environment object (with `params`), or `jaxrl.make`'s pair; recipes named
+    after an environment bring theirs.
     `overrides` are the recipe's settings: `steps=50_000, agent={"gamma": 0.9}`, or `**{"agent.gamma": 0.9}`.
     `network`, for deep recipes, is any object with flax's init and apply. Nothing is written unless `out`
     names a run directory, and nothing printed unless `progress`. Raises ValueError, in one line, before
     anything is compiled or written.
     """
+    home = recipes.home(recipe)
+    if env is None and home is None:
+        raise ValueError(f"{recipe} got no environment; give an id such as 'CartPole-v1', or an object")
+    if env is None and home is not None:
+        env, env_overrides = home.env, {**home.overrides, **(env_overrides or {})}
     chosen = choose(env, env_overrides, params)
     config = configs.override(recipes.default(recipe, chosen.id or ""), overrides)
     plan = prepare(recipe, chosen, config, seed, seeds, network)

@@ -103,6 +103,7 @@ def prepare(recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int 
     configs.check_seeds(seed, seeds)
     seed, seeds = int(seed), int(seeds)
     setup = recipes.build(recipe, config, chosen.env, chosen.params, network)
+    chosen = chosen._replace(env=setup.env)
     run = make_run(chosen.env, chosen.params, setup.agent, setup.buffer, setup.loop)
     run = vmap_run(run) if seeds > 1 else run
     shapes = jax.eval_shape(lambda: run.init(keys(seed, seeds)))
