@@ -15,15 +15,23 @@ import numpy as np
 
 import jaxrl
 
-TASKS: list[tuple[str, str, dict, int, float]] = [  # recipe, environment, its settings, episodes, what is good enough
+# recipe, environment or its own, its settings, episodes, what is good enough
+TASKS: list[tuple[str, str | None, dict, int, float]] = [
     ("dqn", "CartPole-v1", {}, 100, 475.0),
     ("q_learning", "FrozenLake-v1", {}, 10_000, 0.7202),
     ("sarsa", "FrozenLake-v1", {"is_slippery": False}, 100, 1.0),
     ("expected_sarsa", "FrozenLake-v1", {"is_slippery": False}, 100, 1.0),
+    ("gyx_sarsa_frozenlake", None, {}, 100, 1.0),
+    ("sarsa_cliffwalking", None, {}, 100, -17.0),
+    ("q_learning_taxi", None, {}, 10_000, 7.85),
+    ("q_learning_tiles_cartpole", None, {}, 100, 475.0),
+    ("q_learning_bins_cartpole", None, {}, 100, 475.0),
+    ("q_learning_tiles_mountaincar", None, {}, 100, -118.0),
+    ("q_learning_bins_mountaincar", None, {}, 100, -118.0),
 ]
 
 
-def learn(recipe: str, env: str, settings: dict, episodes: int, bar: float, seeds: int) -> dict:
+def learn(recipe: str, env: str | None, settings: dict, episodes: int, bar: float, seeds: int) -> dict:
     """One row of the table: the greedy mean of every seed's final parameters."""
     scores, starts, seconds, steps = [], [], [], 0
     for seed in range(seeds):
@@ -58,7 +66,9 @@ def main() -> None:
         ("", "steps", "lowest", "mean", "bar", "seeds that reach it", "s a run"),
         [
             (
-                " ".join([row["recipe"], row["env"], *(f"{k}={v}" for k, v in row["settings"].items())]),
+                " ".join(
+                    [row["recipe"], *filter(None, [row["env"]]), *(f"{k}={v}" for k, v in row["settings"].items())]
+                ),
                 f"{row['env_steps']:,}",
                 f"{min(row['greedy_mean']):.4g}",
                 f"{np.mean(row['greedy_mean']):.4g}",

@@ -367,7 +367,7 @@ _NAMED = {
         Tabular(
             steps=500_000,
             eval_episodes=1_000,
-            agent=StepsAgent(alpha=0.3, alpha_power=0.0, average=True, epsilon=Exploration(1.0, 0.05, 0.2)),
+            agent=StepsAgent(alpha=0.3, alpha_power=0.0, n_step=5, average=True, epsilon=Exploration(1.0, 0.05, 0.2)),
             features=_CART_POLE,
         ),
         Home("CartPole-v1"),
