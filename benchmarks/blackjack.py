@@ -49,7 +49,7 @@ def study(name: str, changes: dict[str, Any], seeds: int, episodes: int) -> dict
         policy = np.asarray(exact.policy).copy()  # the naturals' rows are no rows of the table
         policy[:CELLS] = q.argmax(1)
         values.append(float(mdp.start @ np.asarray(planning.evaluate(mdp, 1.0, policy).values)))
-        wrong.append([named(state) for state in hands if (q[state, 0] > q[state, 1]) != (gap[state] > 0)])
+        wrong.append([named(int(state)) for state in hands if (q[state, 0] > q[state, 1]) != (gap[state] > 0)])
         tables.append(q[np.arange(CELLS), exact.policy[:CELLS]])
         seconds.append(result.summary["train_s"])
         played = float(np.sum(result.metrics["episodes"]))
@@ -77,7 +77,7 @@ def main() -> None:
     alpha = SETTINGS["GLIE, constant 0.001"]["agent.alpha"]
     floor = float(np.sqrt(alpha / (2 - alpha)))  # times the deviation of a return, about 0.95 here
     measure.table(
-        f"Monte-Carlo control of Blackjack, exact value of the greedy policy (the best is -0.0431), {options.seeds} seeds",
+        f"Blackjack, exact value of the learned greedy policy (the best is -0.0431), {options.seeds} seeds",
         ("", "hands", "lowest", "highest", f">= {BAR}", "wrong of clear hands", "spread", "s a run"),
         [
             (

@@ -234,17 +234,12 @@ def rows(dtype: type, side: int, states: int, repeats: int) -> list[dict]:
     return [{"dtype": np.dtype(dtype).name, **row} for row in found]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="benchmarks/results/planning.json")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--side", type=int, default=100)
-    parser.add_argument("--states", type=int, default=1000)
-    options = parser.parse_args()
+def study(out: str, repeats: int = 5, side: int = 100, states: int = 1000) -> None:
+    """Prints the table and writes the file."""
     found = []
     for dtype in (np.float32, np.float64):
         with jax.enable_x64(dtype is np.float64):
-            found += rows(dtype, options.side, options.states, options.repeats)
+            found += rows(dtype, side, states, repeats)
     measure.table(
         "Value iteration to 1e-6, one core; the ratio is how much longer the other takes",
         ("", "dtype", "ours, ms", "other", "other, ms", "ratio", "bar", "differ by"),
@@ -263,9 +258,19 @@ def main() -> None:
         ],
     )
     measure.write(
-        options.out,
+        out,
         {**measure.circumstances(), "discounts": [GAMMAS[0], GAMMAS[-1], len(GAMMAS)], "value_iteration": found},
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="benchmarks/results/planning.json")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--side", type=int, default=100)
+    parser.add_argument("--states", type=int, default=1000)
+    options = parser.parse_args()
+    study(options.out, options.repeats, options.side, options.states)
 
 
 if __name__ == "__main__":
