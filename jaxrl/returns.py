@@ -93,8 +93,8 @@ def episodes(window: Transition, horizon: int) -> Episodes:
     return Episodes(start, end, new & fits, new & ~fits)
 
 
-def limit(name: str, horizon: int | None) -> int:
-    """The most steps of an episode that learner `name` learns from; raises ValueError where `horizon` is no limit."""
+def require_horizon(name: str, horizon: int | None) -> int:
+    """The horizon of learner `name`, the most steps of an episode; raises ValueError where it is none."""
     if horizon is None or horizon == NO_LIMIT:
         raise ValueError(
             f"{name} got no horizon (horizon={horizon}); it learns from whole episodes of at most so many steps: wrap "

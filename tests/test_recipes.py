@@ -138,14 +138,14 @@ def test_what_a_table_needs_is_put_around_the_environment():
     cards = build("q_learning", TABULAR, "Blackjack-v1")
     assert cards.env.observation_space().n == 32 * 11 * 2
     hands = build("glie_mc_blackjack", recipes.default("glie_mc_blackjack"))
-    assert hands.env.limit == 21 and hands.buffer.min_steps == 160 + 21 - 1
+    assert hands.env.limit == 21 and hands.buffer.min_steps == 160 + 21
     for kind, shape in (("tiles", (16 * 5**4, 2)), ("bins", (6 * 6 * 12 * 12, 2))):
         name = f"q_learning_{kind}_cartpole"
         setup = build(name, recipes.default(name))
         obs = setup.env.reset(jaxrl.key(0), setup.env.default_params)[0]
         assert setup.agent.init(jaxrl.key(0), obs[None]).q.shape == shape
     lake = build("monte_carlo", change(recipes.default("monte_carlo"), agent__horizon=30))
-    assert lake.env.limit == 30 and lake.buffer.min_steps == 32 + 30 - 1
+    assert lake.env.limit == 30 and lake.buffer.min_steps == 32 + 30
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.home(name)])

@@ -52,7 +52,7 @@ def lambda_return(
     horizon and not learned from. Raises ValueError for gamma or lambda_ outside [0, 1], an unknown target, no horizon,
     and windows of at most horizon steps.
     """
-    limit = returns.limit("lambda_return", horizon)
+    limit = returns.require_horizon("lambda_return", horizon)
     checks.in_range("gamma", gamma, 0, 1)
     checks.in_range("lambda_", lambda_, 0, 1)
     checks.one_of("target", target, ("sarsa", "watkins", "peng"))
@@ -124,4 +124,4 @@ def lambda_return(
         }
         return state, sample.weight, metrics
 
-    return Agent(lambda key, obs: base.init(obs), base.carry, base.act, update)
+    return Agent(lambda key, obs: base.init(obs), base.carry, base.act, update, rows=lambda unroll: unroll + limit)

@@ -1,8 +1,7 @@
 """Monte-Carlo control and prediction: values are averages of the returns of whole episodes, nothing is bootstrapped.
 
-The buffer is `recent(unroll + horizon - 1, num_envs)`, updates 1, and horizon the step limit of the environment: an
-episode that ends in the newest `unroll` rows of a window then lies in it whole, and is learned from in that learn phase
-alone.
+The buffer is `recent(unroll + horizon, num_envs)`, updates 1, and horizon the step limit of the environment: an episode
+that ends in the newest `unroll` rows of a window then lies in it whole, and is learned from in that learn phase alone.
 """
 
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import behaviour as behaviours
-from jaxrl import checks
+from jaxrl import checks, returns
 from jaxrl.agents.tabular import Rows, TableState, action_values, indices, shell
 from jaxrl.behaviour import Behaviour
-from jaxrl.types import NO_LIMIT, Agent, Metrics, PyTree, Sample, Transition
+from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
 class Visits(NamedTuple):
@@ -55,22 +54,25 @@ def monte_carlo(
       they are; "keep" takes the return up to the cut for the whole: right only where the clock is in the state.
 
     `options` are those of `tabular.shell`: alpha = alpha_power = 1 is the plain average of all returns, a constant
-    alpha forgets those of old policies, `policy` learns V, and `behaviour.exploring_starts()` needs no epsilon.
+    alpha forgets those of old policies (and takes the mean of an entry's visits in a learn phase for one; each of them
+    moves it in `lambda_return` with lambda_ 1), `policy` learns V, and `behaviour.exploring_starts()` needs no epsilon.
     Metrics: `learned_episodes`, `cut_episodes` whether kept or not, and `long_episodes`, longer than the horizon and
-    not learned from. Raises ValueError without a horizon, for a window shorter than it, and an unknown visit or cut.
+    not learned from. Raises ValueError without a horizon, for windows of at most horizon steps, and an unknown visit or
+    cut.
     """
-    visits = _reader("monte_carlo", horizon, gamma, visit, cut)
+    limit = returns.require_horizon("monte_carlo", horizon)
+    visits = _reader(limit, gamma, visit, cut)
     base = shell(num_states, num_actions, **options)
 
     def update(state: TableState, sample: Sample, key: Array, steps: ArrayLike) -> tuple[TableState, Array, Metrics]:
         del key, steps
-        seen = visits(base.seen(sample.window), jnp.ones_like(sample.window.reward), sample.weight)
+        seen = visits(base.seen(sample.window), None, sample.weight)
         predicted = _predicted(state, seen)
         error = seen.returns - predicted
         state = base.learn(state, seen.active, seen.action, error, seen.weight)
         return state, sample.weight, _metrics(seen, error, predicted)
 
-    return Agent(lambda key, obs: base.init(obs), base.carry, base.act, update)
+    return Agent(lambda key, obs: base.init(obs), base.carry, base.act, update, rows=lambda unroll: unroll + limit)
 
 
 def off_policy_monte_carlo(
@@ -94,7 +96,8 @@ def off_policy_monte_carlo(
     `behaviour.fixed(...)` that does now and then whatever the target does. Metrics and errors are those of
     `monte_carlo`; ValueError too for an unknown weighting and a behaviour that depends on what is learned.
     """
-    visits = _reader("off_policy_monte_carlo", horizon, gamma, visit, cut)
+    limit = returns.require_horizon("off_policy_monte_carlo", horizon)
+    visits = _reader(limit, gamma, visit, cut)
     checks.one_of("weighting", weighting, ("weighted", "ordinary"))
     base = shell(num_states, num_actions, alpha=1.0, alpha_power=1.0, behaviour=behaviour, initial=initial)
     wanted = behaviours.fixed(target)
@@ -129,73 +132,59 @@ def off_policy_monte_carlo(
         )
         return state, sample.weight, _metrics(seen, error, predicted)
 
-    return Agent(init, base.carry, base.act, update)
+    return Agent(init, base.carry, base.act, update, rows=lambda unroll: unroll + limit)
 
 
 def _reader(
-    name: str, horizon: int | None, gamma: ArrayLike, visit: str, cut: str
-) -> Callable[[Transition, Array, Array], Visits]:
+    horizon: int, gamma: ArrayLike, visit: str, cut: str
+) -> Callable[[Transition, Array | None, Array], Visits]:
     """(window [N, T, ...], ratio [N, T] of each step, weight [N]) -> what is to be learned from it."""
-    if horizon is None or horizon == NO_LIMIT:
-        raise ValueError(
-            f"{name} got no horizon (horizon={horizon}); it learns from whole episodes of at most so many steps: wrap "
-            "the environment in wrappers.time_limit(env, steps) and give horizon=steps"
-        )
-    checks.at_least("horizon", horizon, 1)
     checks.in_range("gamma", gamma, 0, 1)
     checks.one_of("visit", visit, ("first", "every"))
     checks.one_of("cut", cut, ("drop", "keep"))
 
-    def lane(window: Transition, ratio: Array) -> tuple[Array, ...]:
-        (length,) = window.reward.shape
-        dtype = jnp.result_type(window.reward, float)
-        row = jnp.arange(length, dtype=jnp.int32)
+    def lane(window: Transition, ratio: Array | None) -> tuple[Array, ...]:
+        reward = window.reward.astype(float)
         ended = window.terminated | window.truncated
-
-        def forth(start: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-            row, ended = step
-            return jnp.where(ended, row + 1, start), start
-
-        def back(after: tuple[Array, ...], step: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-            g, product, end, whole = after
-            row, reward, ratio, ended, terminated = step
-            g = reward + jnp.where(ended, 0, gamma * g).astype(dtype)
-            product = jnp.where(ended, 1, product)
-            end, whole = jnp.where(ended, row, end), jnp.where(ended, terminated, whole)
-            return (g, product * ratio, end, whole), (g, product, end, whole)
-
-        _, start = jax.lax.scan(forth, jnp.zeros((), jnp.int32), (row, ended))
-        nothing = (jnp.zeros((), dtype), jnp.ones((), dtype), jnp.int32(-1), jnp.zeros((), bool))
-        steps = (row, window.reward.astype(dtype), ratio.astype(dtype), ended, window.terminated)
-        _, (returns, product, end, whole) = jax.lax.scan(back, nothing, steps, reverse=True)
-        # an end in the newest rows is at least horizon - 1: what begins at row 0 there began there, or is too long
-        new, fits = end >= horizon - 1, end - start < horizon
-        learned = new & fits & (whole if cut == "drop" else True)
+        found = returns.episodes(window, horizon)
+        learned = found.whole
+        if cut == "drop":
+            learned &= window.terminated[jnp.minimum(found.end, len(ended) - 1)]
+        discount = jnp.where(ended, 0, jnp.asarray(gamma, reward.dtype))
+        g = returns.lambda_returns(reward, discount, jnp.zeros_like(reward), 1.0)
         active = jax.vmap(indices)(window.obs)
-        weight = learned & _first(active, window.action, start, horizon) if visit == "first" else learned
-        ends = ended & new
-        counts = (ends & learned, ends & fits & ~whole, ends & ~fits)
-        return active, window.action, returns, product, weight, *(jnp.sum(count, dtype=dtype) for count in counts)
+        weight = learned
+        if visit == "first":
+            weight &= _first(active, window.action, found.start, horizon)
+        counts = (ended & learned, ended & found.whole & ~window.terminated, ended & found.long)
+        product = jnp.ones_like(g) if ratio is None else _product(ratio.astype(g.dtype), ended)
+        return active, window.action, g, product, weight, *(jnp.sum(count, dtype=g.dtype) for count in counts)
 
-    def visits(window: Transition, ratio: Array, weight: Array) -> Visits:
-        if window.reward.shape[1] < horizon:
-            raise ValueError(
-                f"{name} got windows of {window.reward.shape[1]} steps, shorter than its horizon {horizon}; use "
-                "recent(unroll + horizon - 1, num_envs)"
-            )
-        active, action, returns, product, learned, *counts = jax.vmap(lane)(window._replace(carry=()), ratio)
+    def visits(window: Transition, ratio: Array | None, weight: Array) -> Visits:
+        active, action, g, product, learned, *counts = jax.vmap(lane)(window._replace(carry=()), ratio)
         names = ("learned_episodes", "cut_episodes", "long_episodes")
         line = partial(jnp.reshape, shape=-1)
         return Visits(
             active.reshape(-1, active.shape[-1]),
             line(action),
-            line(returns),
+            line(g),
             line(product),
             line(learned * weight[:, None]),
             dict(zip(names, map(jnp.sum, counts), strict=True)),
         )
 
     return visits
+
+
+def _product(ratio: Array, ended: Array) -> Array:
+    """[T]: the product of the episode's ratios after each row."""
+
+    def back(product: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        ratio, ended = step
+        product = jnp.where(ended, 1, product)
+        return product * ratio, product
+
+    return jax.lax.scan(back, jnp.ones((), ratio.dtype), (ratio, ended), reverse=True)[1]
 
 
 def _first(active: Array, action: Array, start: Array, horizon: int) -> Array:

@@ -126,7 +126,7 @@ class Learner(NamedTuple):
 
     factory: Callable[..., Agent]
     settings: TabularAgent  # by default
-    window: Callable[[Any], int]  # (config.agent) -> steps in what it learns from; of episodes, the longest
+    window: Callable[[Any], int]  # (config.agent) -> steps of what it learns from; for episodes, the longest + 1
     options: Callable[[Any], dict[str, Any]]  # (config.agent) -> what the factory takes beside every table's
 
 
@@ -192,7 +192,7 @@ _LEARNERS = {
         Learner(
             monte_carlo,
             EpisodesAgent(),
-            lambda agent: agent.horizon,
+            lambda agent: agent.horizon + 1,
             lambda agent: {"horizon": agent.horizon, "visit": agent.visit, "cut": agent.cut},
         ),
     ),
