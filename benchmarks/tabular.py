@@ -11,11 +11,11 @@ import argparse
 import measure  # noqa: F401 # first: it pins the process before jax starts its threads
 
 # isort: split
-from book import chapter2, chapter5, chapter6, chapter7, chapter8, chapter12, figure
+from book import chapter2, chapter5, chapter6, chapter6_prediction, chapter7, chapter8, chapter12, figure
 
 FIGURES: dict[str, figure.Figure] = {
     name: made
-    for chapter in (chapter2, chapter5, chapter6, chapter7, chapter8, chapter12)
+    for chapter in (chapter2, chapter5, chapter6_prediction, chapter6, chapter7, chapter8, chapter12)
     for name, made in chapter.FIGURES.items()
 }
 

@@ -1,16 +1,17 @@
-"""What the chapters share: many runs at once, a seed and a setting each, looked at step by step."""
+"""What the chapters share: many runs at once, a seed and a setting each, looked at by the step or by the episode."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 import jaxrl
 from jaxrl.train import Run, RunState
 from jaxrl.types import Metrics, PyTree
 
-# (setting) -> the run of one learner; a setting is any pytree, of traced arrays
+# (setting) -> the run of one learner; a setting is any pytree of traced arrays
 Make = Callable[[Any], Run]
 
 
@@ -19,22 +20,25 @@ def keys(number: int, seed: int = 0) -> Array:
     return jax.random.split(jaxrl.key(seed), number)
 
 
-def every(settings: PyTree, runs: int) -> PyTree:
-    """Each setting `runs` times, [settings x runs]: reshape results to [settings, runs]."""
-    return jax.tree.map(lambda leaf: jax.numpy.repeat(leaf, runs, axis=0), settings)
-
-
 def begin(make: Make, settings: PyTree, keys: Array) -> RunState:
-    """The states [M] of runs that took no step."""
-    one = jax.tree.map(lambda leaf: leaf[0], settings)
-    return jax.vmap(lambda setting, key: make(setting).init(key), out_axes=make(one).axes)(settings, keys)
+    """The states of M runs after their warm-up.
+
+    Where a learner needs one, `make` here a run with episodes of one step, so that the next step begins an episode:
+    the episode that runs at a fixed time is longer than others.
+    """
+
+    def one(setting: Any, key: Array) -> RunState:
+        run = make(setting)
+        return run.warmup(run.init(key))
+
+    return jax.vmap(one, out_axes=make(_first(settings)).axes)(settings, keys)
 
 
 def watch(
     make: Make, settings: PyTree, state: RunState, steps: int, see: Callable[[Any, RunState, Metrics], PyTree]
 ) -> tuple[RunState, PyTree]:
     """The states after `steps` steps of M runs, and what `see(setting, state, metrics)` gave after each, [steps, M]."""
-    axes = make(jax.tree.map(lambda leaf: leaf[0], settings)).axes
+    axes = make(_first(settings)).axes
 
     def one(setting: Any, state: RunState) -> tuple[RunState, PyTree]:
         state, metrics = make(setting).step(state)
@@ -42,3 +46,34 @@ def watch(
 
     step = jax.vmap(one, (0, axes), (axes, 0))
     return jax.lax.scan(lambda state, _: step(settings, state), state, None, steps)
+
+
+def watch_episodes(
+    make: Make, settings: PyTree, state: RunState, episodes: int, see: Callable[[RunState], Array]
+) -> tuple[RunState, Array]:
+    """The states when M runs of one environment have all ended `episodes` episodes, and what `see(state)` gave.
+
+    It looks at the start and after each episode, [M, episodes + 1].
+    """
+    axes = make(_first(settings)).axes
+    look = jax.vmap(see, (axes,))
+    step = jax.vmap(lambda setting, state: make(setting).step(state), (0, axes), (axes, 0))
+    first = look(state)
+    lanes = jnp.arange(len(first))
+
+    def go(carry: tuple[RunState, Array, Array]) -> tuple[RunState, Array, Array]:
+        state, count, seen = carry
+        state, metrics = step(settings, state)
+        ended = metrics["episodes"].astype(jnp.int32)
+        count += ended
+        place = jnp.where(ended > 0, count, episodes + 1)  # which is dropped
+        return state, count, seen.at[lanes, place].set(look(state), mode="drop")
+
+    seen = jnp.zeros((len(first), episodes + 1, *first.shape[1:]), first.dtype).at[:, 0].set(first)
+    start = state, jnp.zeros(len(first), jnp.int32), seen
+    state, _, seen = jax.lax.while_loop(lambda carry: jnp.any(carry[1] < episodes), go, start)
+    return state, seen
+
+
+def _first(settings: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[0], settings)
