@@ -24,6 +24,8 @@ class Row(NamedTuple):
     buffer: object
     loop: jaxrl.LoopConfig
     deep: bool
+    overrides: dict = {}  # of the environment
+    exact: bool = True  # whether a vmapped table is the single one to the bit
 
 
 def deep(buffer, **options):
@@ -38,12 +40,25 @@ def table(factory, window):
     return Row("FrozenLake-v1", factory, jaxrl.recent(window, 4), jaxrl.LoopConfig(4, warmup=window - 1), False)
 
 
+def episodes(factory, horizon=6, unroll=2):
+    buffer, loop = jaxrl.recent(unroll + horizon, 4), jaxrl.LoopConfig(4, unroll, warmup=horizon)
+    options = {"max_steps_in_episode": horizon}
+    return Row("FrozenLake-v1", partial(factory, horizon=horizon), buffer, loop, False, options)
+
+
 ROWS = {
     "dqn": deep(jaxrl.uniform(64, 8, 4, window=3)),
     "dqn_prioritized": deep(jaxrl.prioritized(64, 8, 4, window=2)),
     "q_learning": table(jaxrl.q_learning, 1),
     "sarsa": table(jaxrl.sarsa, 2),
     "expected_sarsa": table(jaxrl.expected_sarsa, 1),
+    "double_q_learning": table(jaxrl.double_q_learning, 1),
+    "tree_backup": table(jaxrl.tree_backup, 3),
+    "sarsa_lambda": table(partial(jaxrl.sarsa_lambda, trace="dutch"), 2),
+    "q_lambda": table(jaxrl.q_lambda, 2),
+    "dyna_q": table(jaxrl.dyna_q, 1)._replace(exact=False),  # XLA rounds its loop of planning in two ways
+    "prioritized_sweeping": table(partial(jaxrl.prioritized_sweeping, model="counts"), 1),
+    "monte_carlo": episodes(partial(jaxrl.monte_carlo, cut="keep")),
 }
 each_row = pytest.mark.parametrize("name", ROWS)
 
@@ -71,7 +86,7 @@ def compiled(row, run, agent):
 
 def make(name, **options):
     row = ROWS[name]
-    env, params = jaxrl.make(row.env)
+    env, params = jaxrl.make(row.env, **row.overrides)
     num_states = getattr(env.observation_space(params), "n", None)
     agent = row.agent(num_states, env.num_actions, **options)
     return jaxrl.make_run(env, params, agent, row.buffer, row.loop), agent, env, params
@@ -134,11 +149,13 @@ def test_vmapped_seed_is_the_single_seed(case):
     for i, key in enumerate(keys):
         single = go(case, key, chunks)
         this = RunState(*(f if a is None else jax.tree.map(itemgetter(i), f) for f, a in zip(together, case.run.axes)))
-        if not case.row.deep:
+        if not case.row.deep and case.row.exact:
             assert_same(this, single)
             continue
         assert_same((this.env_state, this.key), (single.env_state, single.key))
-        of_vmapped, of_single = leaves(this.agent.params), leaves(single.agent.params)
+        of_vmapped, of_single = (
+            leaves(agent.params if case.row.deep else agent) for agent in (this.agent, single.agent)
+        )
         gap = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(of_vmapped, of_single)))
         assert gap <= 1e-4 * np.sqrt(sum(np.sum(a**2) for a in of_single))
 
@@ -175,7 +192,7 @@ def test_keys_are_used_once_and_may_be_threefry(case):
 @each_row
 def test_jit_is_no_jit(name):
     run, *_ = make(name, epsilon=1.0)
-    iterations = 20 // ROWS[name].loop.unroll
+    iterations = 8 // ROWS[name].loop.unroll
     start = jax.jit(lambda key: run.warmup(run.init(key)))(jaxrl.key(5))
     jitted, _ = jax.jit(lambda state: jaxrl.advance(run, state, iterations))(start)
     eager = start
