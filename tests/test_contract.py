@@ -59,6 +59,7 @@ ROWS = {
     "dyna_q": table(jaxrl.dyna_q, 1)._replace(exact=False),  # XLA rounds its loop of planning in two ways
     "prioritized_sweeping": table(partial(jaxrl.prioritized_sweeping, model="counts"), 1),
     "monte_carlo": episodes(partial(jaxrl.monte_carlo, cut="keep")),
+    "lambda_return": episodes(partial(jaxrl.lambda_return, target="watkins")),
 }
 each_row = pytest.mark.parametrize("name", ROWS)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrl import behaviour, checks, spaces
 from jaxrl.agents.dyna import dyna_q, prioritized_sweeping
+from jaxrl.agents.lambda_return import lambda_return
 from jaxrl.agents.monte_carlo import monte_carlo
 from jaxrl.agents.q_learning import double_q_learning, q_learning
 from jaxrl.agents.sarsa import expected_sarsa, sarsa, tree_backup
@@ -84,14 +85,29 @@ class QLambdaAgent(TabularAgent):
 class EpisodesAgent(TabularAgent):
     """Learning from whole episodes."""
 
+    horizon: int = 0
+    """cut episodes after so many steps; 0: where the environment does"""
+
+
+@dataclass(frozen=True)
+class LambdaReturnAgent(EpisodesAgent):
+    """Learning from whole episodes, bootstrapped."""
+
+    trace_lambda: float = 0.9
+    """how much of a return is what followed, and not a value on the way"""
+    target: Literal["sarsa", "watkins", "peng"] = "sarsa"
+
+
+@dataclass(frozen=True)
+class MonteCarloAgent(EpisodesAgent):
+    """Learning from whole episodes alone."""
+
     visit: Literal["first", "every"] = "first"
     """which visits to an entry within an episode count"""
     cut: Literal["drop", "keep"] = "drop"
     """what becomes of episodes that a step limit cut"""
     exploring_starts: bool = False
     """any action first, then greedy, in place of epsilon"""
-    horizon: int = 0
-    """cut episodes after so many steps; 0: where the environment does"""
 
 
 @dataclass(frozen=True)
@@ -191,9 +207,18 @@ _LEARNERS = {
         "GLIE Monte-Carlo control from whole episodes.",
         Learner(
             monte_carlo,
-            EpisodesAgent(),
+            MonteCarloAgent(),
             lambda agent: agent.horizon + 1,
             lambda agent: {"horizon": agent.horizon, "visit": agent.visit, "cut": agent.cut},
+        ),
+    ),
+    "lambda_return": (
+        "The off-line lambda-return: forward views of SARSA(lambda) and Q(lambda).",
+        Learner(
+            lambda_return,
+            LambdaReturnAgent(),
+            lambda agent: agent.horizon + 1,
+            lambda agent: {"horizon": agent.horizon, "lambda_": agent.trace_lambda, "target": agent.target},
         ),
     ),
 }
@@ -226,7 +251,7 @@ def _recipe(about: str, learner: Learner, config: Tabular, home: Home | None = N
                     f"{name} is {getattr(config, name)}; a table learns from each step once, as it comes: leave it at 1"
                 )
         agent = settled(config, env, params)
-        if not episodes:
+        if not isinstance(agent, MonteCarloAgent):
             _require_end(agent.gamma, env, params)
         checks.in_range("agent.initial", agent.initial, -math.inf, math.inf, open_low=True, open_high=True)
         starts = getattr(agent, "exploring_starts", False)
@@ -252,7 +277,7 @@ def _horizon(agent: EpisodesAgent, env: Any, params: PyTree) -> int:
     limits = [limit for limit in (agent.horizon, own) if isinstance(limit, int) and 0 < limit < NO_LIMIT]
     if not limits:
         raise ValueError(
-            f"{env.name} has no step limit, and Monte Carlo learns from whole episodes: set agent.horizon, which cuts "
+            f"{env.name} has no step limit, and this recipe learns from whole episodes: set agent.horizon, which cuts "
             "them (wrappers.time_limit)"
         )
     return min(limits)
@@ -346,7 +371,7 @@ _NAMED = {
             num_envs=1_024,
             unroll=160,
             eval_episodes=1_000_000,
-            agent=EpisodesAgent(alpha_power=0.7, gamma=1.0, horizon=21, epsilon=Exploration(1.0, 0.02, 1.0)),
+            agent=MonteCarloAgent(alpha_power=0.7, gamma=1.0, horizon=21, epsilon=Exploration(1.0, 0.02, 1.0)),
         ),
         Home("Blackjack-v1"),
     ),
