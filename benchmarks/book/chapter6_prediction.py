@@ -15,16 +15,16 @@ from matplotlib.axes import Axes
 import jaxrl
 from jaxrl import planning
 from jaxrl.train import Run, RunState
-from jaxrl.types import NO_LIMIT, Metrics, Sample, Transition
+from jaxrl.types import NO_LIMIT, Agent, Metrics, Sample, Transition
 
 RUNS, EPISODES = 100, 100
 TD_ALPHAS, MC_ALPHAS = (0.05, 0.1, 0.15), (0.01, 0.02, 0.03, 0.04)
 LOOKS = (0, 1, 10, 100)
-HORIZON = 150  # one walk in a billion is longer
+HORIZON = 120  # one walk in twenty million is longer
 STEPS = 1500  # 100 walks take 900 on average, give or take 70
 ONLY = np.ones((7, 1))  # the chances of the only action
 ENV, PARAMS = jaxrl.make("RandomWalk-v0")
-TD_BUFFER, MC_BUFFER = jaxrl.recent(1, 1), jaxrl.recent(HORIZON, 1)
+TD_BUFFER, MC_BUFFER = jaxrl.recent(1, 1), jaxrl.recent(HORIZON + 1, 1)
 
 
 def truth() -> np.ndarray:
@@ -42,12 +42,24 @@ def td(alpha: Array) -> Run:
     return jaxrl.make_run(ENV, PARAMS, agent, TD_BUFFER, jaxrl.LoopConfig(1))
 
 
-def monte_carlo(alpha: Array, power: float, limit: int = NO_LIMIT) -> Run:
+def monte_carlo(alpha: Array, limit: int = NO_LIMIT) -> Run:
+    """Constant-alpha Monte Carlo, equation 6.1: each visit moves its state towards the return."""
+    agent = jaxrl.lambda_return(7, 1, horizon=HORIZON, gamma=1.0, lambda_=1.0, alpha=alpha, policy=ONLY, initial=0.5)
+    return _of_whole_episodes(agent, limit)
+
+
+def mean_of_returns(setting: Array, limit: int = NO_LIMIT) -> Run:
+    """Batch Monte Carlo."""
+    del setting
     agent = jaxrl.monte_carlo(
-        7, 1, horizon=HORIZON, visit="every", alpha=alpha, alpha_power=power, policy=ONLY, initial=0.5
+        7, 1, horizon=HORIZON, visit="every", alpha=1.0, alpha_power=1.0, policy=ONLY, initial=0.5
     )
-    loop = jaxrl.LoopConfig(1, warmup=HORIZON - 1)
-    return jaxrl.make_run(ENV, PARAMS.replace(max_steps_in_episode=limit), agent, MC_BUFFER, loop)
+    return _of_whole_episodes(agent, limit)
+
+
+def _of_whole_episodes(agent: Agent, limit: int) -> Run:
+    params = PARAMS.replace(max_steps_in_episode=limit)
+    return jaxrl.make_run(ENV, params, agent, MC_BUFFER, jaxrl.LoopConfig(1, warmup=HORIZON))
 
 
 def believed(state: RunState) -> Array:
@@ -66,10 +78,8 @@ def td_and_monte_carlo() -> dict[str, Any]:
         values = learned(make, warm, every, common.keys(len(every), seed)).reshape(len(alphas), RUNS, EPISODES + 1, 5)
         return values, rms(values).mean(axis=1)
 
-    # an entry's visits in an episode count each, as in the book: a power of 0 would take their mean for one
-    book = partial(monte_carlo, power=1e-6)
     values, td_error = errors(td, td, TD_ALPHAS, 0)
-    _, mc_error = errors(book, partial(book, limit=1), MC_ALPHAS, 1)
+    _, mc_error = errors(monte_carlo, partial(monte_carlo, limit=1), MC_ALPHAS, 1)
     return {
         "true": truth(),
         "episodes": LOOKS,
@@ -137,9 +147,9 @@ def batch_td(steps: Transition, ends: Array) -> Array:
 
 
 def batch() -> dict[str, Any]:
-    """Batch Monte Carlo is the mean of all returns; both learn from the same walks."""
-    mean = partial(monte_carlo, power=1.0)
-    steps, ended, values = walked(mean, partial(mean, limit=1), jnp.ones(RUNS), common.keys(RUNS, 2))
+    """Both learn from the same walks."""
+    warm = partial(mean_of_returns, limit=1)
+    steps, ended, values = walked(mean_of_returns, warm, jnp.ones(RUNS), common.keys(RUNS, 2))
     ends = np.stack([np.flatnonzero(run)[:EPISODES] for run in np.asarray(ended).T])
     mc = np.asarray(values)[ends, np.arange(RUNS)[:, None]]
     return {"td": rms(batch_td(steps, jnp.asarray(ends))).mean(axis=0), "mc": rms(mc).mean(axis=0)}
