@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, explore, memory, returns
-from jaxrl.agents.tabular import Rows, TableState, indices, shell, tabular_agent
+from jaxrl import checks, explore, memory
+from jaxrl.agents.tabular import TableState, indices, shell, tabular_agent, towards_best
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
@@ -54,13 +54,8 @@ def dyna_q(
     checks.at_least("planning", planning, 0)
     _check("dyna_q", model, options)
 
-    def target(q: Rows, window: Transition, key: Array, policy: Rows) -> Array:
-        del key, policy
-        step = returns.n_step(window, gamma)
-        best = explore.best(q(step.next_obs), explore.split_mask(step.next_obs)[1])
-        return step.reward + jnp.where(step.discount > 0, step.discount * best, 0)
-
-    real, base = tabular_agent(num_states, num_actions, target, **options), shell(num_states, num_actions, **options)
+    real = tabular_agent(num_states, num_actions, towards_best(gamma), **options)
+    base = shell(num_states, num_actions, **options)
     if planning == 0:
         return real
 

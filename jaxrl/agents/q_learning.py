@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
-from jaxrl.agents.tabular import Rows, TableState, action_values, indices, shell, tabular_agent
+from jaxrl.agents.tabular import TableState, action_values, indices, shell, tabular_agent, towards_best
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
@@ -16,14 +16,7 @@ def q_learning(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **
     A buffer window of n makes it uncorrected n-step Q-learning. `options` are those of `tabular.shell`.
     """
     checks.in_range("gamma", gamma, 0, 1)
-
-    def target(q: Rows, window: Transition, key: Array, policy: Rows) -> Array:
-        del key, policy
-        step = returns.n_step(window, gamma)
-        best = explore.best(q(step.next_obs), explore.split_mask(step.next_obs)[1])
-        return step.reward + jnp.where(step.discount > 0, step.discount * best, 0)  # an end may allow no action: -inf
-
-    return tabular_agent(num_states, num_actions, target, **options)
+    return tabular_agent(num_states, num_actions, towards_best(gamma), **options)
 
 
 def double_q_learning(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **options) -> Agent:

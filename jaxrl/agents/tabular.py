@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import behaviour as behaviours
-from jaxrl import checks, explore, memory
+from jaxrl import checks, explore, memory, returns
 from jaxrl.behaviour import Behaviour
 from jaxrl.types import Act, Agent, Metrics, PyTree, Sample, Schedule, Transition
 
@@ -159,6 +159,18 @@ def tabular_agent(num_states: int, num_actions: int, target: Target, **options) 
         return base.learn(state, active, action, error, sample.weight), jnp.abs(error), metrics
 
     return Agent(lambda key, obs: base.init(obs), base.carry, base.act, update)
+
+
+def towards_best(gamma: ArrayLike) -> Target:
+    """Q-learning's target, r_1 + ... + gamma^n max_a Q(s_n, a) of a window of n steps."""
+
+    def target(q: Rows, window: Transition, key: Array, policy: Rows) -> Array:
+        del key, policy
+        step = returns.n_step(window, gamma)
+        best = explore.best(q(step.next_obs), explore.split_mask(step.next_obs)[1])
+        return step.reward + jnp.where(step.discount > 0, step.discount * best, 0)  # an end may allow no action: -inf
+
+    return target
 
 
 def indices(obs: PyTree) -> Array:
