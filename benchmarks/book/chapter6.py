@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from book import common
 from book.figure import COLORS, Figure
+from jax import Array
 from matplotlib.axes import Axes
 
 import jaxrl
-from jaxrl.train import Run
+from jaxrl.train import Run, RunState
 
 
 def first_episodes(ended: np.ndarray, values: np.ndarray, episodes: int) -> np.ndarray:
@@ -58,6 +59,42 @@ def _draw_maximization_bias(found: dict[str, Any], panels: Sequence[Axes]) -> No
     axes.set(xlabel="episodes", ylabel="left actions from A (%)", xlim=(1, 300), ylim=(-1, 100))
     axes.set_xticks([1, 100, 200, 300])
     axes.set_yticks([5, 25, 50, 75, 100])
+
+
+ALPHAS = np.arange(0.1, 1.01, 0.05).round(2)
+LIMIT = 10_000  # steps of an episode
+CLIFF = {  # name -> (learner, window)
+    "Q-learning": (jaxrl.q_learning, 1),
+    "SARSA": (jaxrl.sarsa, 2),
+    "expected SARSA": (jaxrl.expected_sarsa, 1),
+}
+
+
+@partial(jax.jit, static_argnames=("name", "skip", "episodes"))
+def _returns(name: str, settings: Array, keys: Array, skip: int, episodes: int) -> tuple[Array, Array]:
+    """The mean return of each run's first `episodes` episodes after `skip`, [M], and how many met the limit, []."""
+    env, params = jaxrl.make("CliffWalking-v1")
+    params = params.replace(max_steps_in_episode=LIMIT)
+    learner, window = CLIFF[name]
+
+    def make(alpha: Array) -> Run:
+        agent = learner(48, 4, gamma=1.0, alpha=alpha, epsilon=0.1)
+        return jaxrl.make_run(env, params, agent, jaxrl.recent(window, 1), jaxrl.LoopConfig(1))
+
+    def step(alpha: Array, state: RunState, total: Array, number: Array, cut: Array) -> tuple[Any, ...]:
+        state, seen = make(alpha).step(state)
+        counts = (number >= skip) & (number < skip + episodes)
+        total = total + jnp.where(counts, seen["return"], 0)
+        cut = cut + (counts & (seen["length"] >= LIMIT))
+        return state, total, number + seen["episodes"].astype(jnp.int32), cut
+
+    none = jnp.zeros(len(keys), jnp.int32)
+    start = common.begin(make, settings, keys), jnp.zeros(len(keys)), none, none
+    axes = make(settings[0]).axes
+    steps = jax.vmap(step, (0, axes, 0, 0, 0), (axes, 0, 0, 0))
+    more = (lambda now: jnp.any(now[2] < skip + episodes)), (lambda now: steps(settings, *now))
+    _, total, _, cut = jax.lax.while_loop(*more, start)
+    return total / episodes, jnp.sum(cut)
 
 
 FIGURES = {
