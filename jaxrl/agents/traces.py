@@ -1,12 +1,14 @@
 """Backward-view eligibility traces: SARSA(lambda), true online SARSA(lambda), Watkins's and Peng's Q(lambda).
 
-Every environment has traces of its own, [N, S, A] floats, and learns from each of its steps once: `unroll=1`,
-`updates=1`. Several environments move an entry by the trace-weighted mean of their errors times the largest trace:
-for one environment the book's rule, for lambda 0 the shell's mean. With visit-count steps the factor is
-alpha visits^-alpha_power sum_n e_n, at most 1. An `average` counts a trace of e as e updates.
+Every environment has traces of its own, [N, S, A] floats, and learns from each of its steps once, in order: `updates`
+is 1 and the buffer `recent(unroll + 1, num_envs)`, for Peng's `recent(unroll, num_envs)`. Several environments move an
+entry by the trace-weighted mean of their errors times the largest trace: for one environment the book's rule, for
+lambda 0 the shell's mean. With visit-count steps the factor is alpha visits^-alpha_power sum_n e_n, at most 1. An
+`average` counts a trace of e as e updates.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -37,8 +39,14 @@ class Lesson(NamedTuple):
     predicted: Array  # [] float, Q(s, a)
 
 
-# (q, window [T, ...], foreseen [], key, policy) -> Lesson
-Teach = Callable[[Rows, Transition, Array, Array, Rows], Lesson]
+class Method(NamedTuple):
+    """What tells one of these agents from the others."""
+
+    name: str
+    length: int  # rows of a window that one step's lesson needs
+    trace: str  # "accumulating", "replacing" or "dutch"
+    # (q, window [length, ...], foreseen [], key, policy) -> Lesson
+    teach: Callable[[Rows, Transition, Array, Array, Rows], Lesson]
 
 
 def sarsa_lambda(
@@ -54,9 +62,9 @@ def sarsa_lambda(
 
     A visit adds 1 to an "accumulating" trace and makes a "replacing" one 1 (Singh & Sutton 1996); "dutch" is true
     online SARSA(lambda), for one environment the online forward view exactly (van Seijen et al. 2016; Sutton & Barto
-    2018, p. 307). With `policy=` they are TD(lambda) and true online TD(lambda). It learns from `recent(2, num_envs)`;
-    at a truncated end a' is drawn from the current policy. `options` are those of `tabular.shell`. Raises ValueError
-    for gamma or lambda_ outside [0, 1], an unknown trace, other windows, and traces that do not fit in memory.
+    2018, p. 307). With `policy=` they are TD(lambda) and true online TD(lambda). At a truncated end a' is drawn from
+    the current policy. `options` are those of `tabular.shell`. Raises ValueError for gamma or lambda_ outside [0, 1],
+    an unknown trace, other windows, and traces that do not fit in memory.
     """
     checks.one_of("trace", trace, ("accumulating", "replacing", "dutch"))
 
@@ -70,7 +78,8 @@ def sarsa_lambda(
         late = predicted - foreseen if trace == "dutch" else jnp.zeros_like(error)
         return Lesson(error, error + late, -late, ~done, value, predicted)
 
-    return _trace_agent("sarsa_lambda", num_states, num_actions, gamma, lambda_, trace, 2, teach, options)
+    method = Method("sarsa_lambda", 2, trace, teach)
+    return _trace_agent(method, num_states, num_actions, gamma, lambda_, options)
 
 
 def q_lambda(
@@ -85,10 +94,10 @@ def q_lambda(
     """Q-learning with accumulating traces: Watkins's Q(lambda) (1989) or Peng & Williams's (1996, section 3).
 
     "watkins" moves every Q by alpha times its trace times r + gamma max Q(s', .) - Q(s, a) and ends the traces where
-    the next action is not greedy; it learns from `recent(2, num_envs)`. "peng" does not end them, moves earlier entries
-    by r + gamma max Q(s', .) - max Q(s, .), and is neither on nor off policy; it learns from `recent(1, num_envs)`.
-    `options` are those of `tabular.shell`. Raises ValueError for gamma or lambda_ outside [0, 1], an unknown variant,
-    other windows, and traces that do not fit in memory.
+    the next action is not greedy. "peng" does not end them, moves earlier entries by
+    r + gamma max Q(s', .) - max Q(s, .), and is neither on nor off policy. `options` are those of `tabular.shell`.
+    Raises ValueError for gamma or lambda_ outside [0, 1], an unknown variant, other windows, and traces that do not fit
+    in memory.
     """
     checks.one_of("variant", variant, ("watkins", "peng"))
     watkins = variant == "watkins"
@@ -108,22 +117,12 @@ def q_lambda(
         beyond = explore.best(q(step.obs), explore.split_mask(step.obs)[1]) - predicted
         return Lesson(error, error - beyond, beyond, kept, value, predicted)
 
-    length = 2 if watkins else 1
-    return _trace_agent(
-        f"q_lambda's {variant}", num_states, num_actions, gamma, lambda_, "accumulating", length, teach, options
-    )
+    method = Method(f"q_lambda's {variant}", 2 if watkins else 1, "accumulating", teach)
+    return _trace_agent(method, num_states, num_actions, gamma, lambda_, options)
 
 
 def _trace_agent(
-    name: str,
-    num_states: int,
-    num_actions: int,
-    gamma: ArrayLike,
-    lambda_: ArrayLike,
-    kind: str,
-    length: int,
-    teach: Teach,
-    options: dict,
+    method: Method, num_states: int, num_actions: int, gamma: ArrayLike, lambda_: ArrayLike, options: dict
 ) -> Agent:
     """The agent that spreads each lesson along the traces of its environment."""
     checks.in_range("gamma", gamma, 0, 1)
@@ -139,39 +138,40 @@ def _trace_agent(
         table = jax.eval_shape(base.init, obs).q
         rows, columns = table.shape
         memory.require(
-            f"{name}: traces of {num_envs} environments x {rows} x {columns}",
+            f"{method.name}: traces of {num_envs} environments x {rows} x {columns}",
             num_envs * rows * columns * table.dtype.itemsize,
             "; use fewer environments or rows",
         )
         trace = jnp.zeros((num_envs, rows, columns), table.dtype)
         return base.init(obs)._replace(memory=Traces(trace, jnp.zeros(num_envs, table.dtype)))
 
-    def update(state: TableState, sample: Sample, key: Array, steps: ArrayLike) -> tuple[TableState, Array, Metrics]:
+    def marked(trace: Array, here: tuple[Array, Array, Array], visits: Array) -> Array:
+        """Traces [N, S, A], faded already, with the visit of rows `here` in them."""
+        if method.trace == "replacing":
+            return trace.at[here].set(1)
+        if method.trace == "accumulating":
+            return trace.at[here].add(1)
+        tilings = here[1].shape[1]
+        step = base.rate(jnp.ones(here[1].shape, trace.dtype), visits[here[1:]]) / tilings
+        return trace.at[here].add((1 - step * jnp.sum(trace[here], axis=1, keepdims=True)).astype(trace.dtype))
+
+    def learn(
+        state: TableState, window: Transition, weight: Array, key: Array, steps: ArrayLike
+    ) -> tuple[TableState, Array, Metrics]:
+        """From the first step of every environment's window [N, length, ...]."""
         q, memo = base.values(state), state.memory
-        _require_steps(name, sample, len(memo.foreseen), length)
-        lanes = jnp.arange(len(memo.foreseen))[:, None]
-        window = base.seen(sample.window)
+        lanes = jnp.arange(len(weight))[:, None]
 
         def item(window: Transition, foreseen: Array, key: Array) -> tuple[Lesson, Array]:
-            return teach(q, window, foreseen, key, base.policy(state, window.carry, steps)), indices(_first(window).obs)
+            lesson = method.teach(q, window, foreseen, key, base.policy(state, window.carry, steps))
+            return lesson, indices(_first(window).obs)
 
         lesson, active = jax.vmap(item)(window, memo.foreseen, jax.random.split(key, len(lanes)))
         tilings, action = active.shape[1], window.action[:, 0][:, None]
-        counted = (sample.weight > 0)[:, None]
-        visits = state.visits.at[active, action].add(counted.astype(jnp.int32))
+        visits = state.visits.at[active, action].add((weight > 0)[:, None].astype(jnp.int32))
+        trace = marked((gamma * lambda_ * memo.trace).astype(memo.trace.dtype), (lanes, active, action), visits)
 
-        faded = gamma * lambda_ * memo.trace
-        here = (lanes, active, action)
-        if kind == "replacing":
-            trace = faded.at[here].set(1)
-        elif kind == "dutch":
-            step = base.rate(jnp.ones(active.shape, faded.dtype), visits[active, action]) / tilings
-            trace = faded.at[here].add(1 - step * jnp.sum(faded[here], axis=1, keepdims=True))
-        else:
-            trace = faded.at[here].add(1)
-        trace = trace.astype(faded.dtype)
-
-        weight = sample.weight.astype(trace.dtype)
+        weight = weight.astype(trace.dtype)
         pull = jnp.sum((weight * lesson.along)[:, None, None] * trace, axis=0)
         pull = pull.at[active, action].add((weight * lesson.own)[:, None])
         mass = jnp.sum(jnp.abs(trace), axis=0)  # over environments, [S, A]
@@ -185,17 +185,36 @@ def _trace_agent(
         metrics = {"loss": jnp.mean(jnp.square(lesson.error)), "q": jnp.mean(lesson.predicted)}
         return state._replace(q=table, visits=visits, memory=memo), jnp.abs(lesson.error), metrics
 
-    return Agent(init, base.carry, base.act, update)
+    def update(state: TableState, sample: Sample, key: Array, steps: ArrayLike) -> tuple[TableState, Array, Metrics]:
+        window = base.seen(sample.window)
+        new = _new_steps(method, window, len(state.memory.foreseen))
+        if new == 1:
+            return learn(state, window, sample.weight, key, steps)
+
+        def step(state: TableState, row_and_key: tuple[Array, Array]) -> tuple[TableState, tuple[Array, Metrics]]:
+            row, key = row_and_key
+            rows = partial(jax.lax.dynamic_slice_in_dim, start_index=row, slice_size=method.length, axis=1)
+            part = jax.tree.map(rows, window._replace(carry=()))._replace(carry=window.carry)
+            state, priority, metrics = learn(state, part, sample.weight, key, steps)
+            return state, (priority, metrics)
+
+        rows_and_keys = jnp.arange(new), jax.random.split(key, new)
+        state, (priority, metrics) = jax.lax.scan(step, state, rows_and_keys)
+        return state, priority[-1], jax.tree.map(jnp.mean, metrics)
+
+    return Agent(init, base.carry, base.act, update, rows=lambda unroll: method.length + unroll - 1)
 
 
 def _first(window: Transition) -> Transition:
     return jax.tree.map(lambda leaf: leaf[0], window._replace(carry=()))
 
 
-def _require_steps(name: str, sample: Sample, num_envs: int, length: int) -> None:
-    windows, steps = sample.window.reward.shape
-    if (windows, steps) != (num_envs, length):
+def _new_steps(method: Method, window: Transition, num_envs: int) -> int:
+    """How many of a window's steps are to be learned from."""
+    windows, rows = window.reward.shape
+    if windows != num_envs or rows < method.length:
         raise ValueError(
-            f"{name} got {windows} windows of {steps} steps for {num_envs} environments; traces need every step once: "
-            f"use recent({length}, {num_envs}) with unroll=1 and updates=1, as a longer unroll would skip steps"
+            f"{method.name} got {windows} windows of {rows} steps for {num_envs} environments; traces need every step "
+            f"of each once: use recent(unroll + {method.length - 1}, {num_envs}) and updates=1"
         )
+    return rows - method.length + 1
