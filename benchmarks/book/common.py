@@ -75,5 +75,15 @@ def watch_episodes(
     return state, seen
 
 
+def until(run: Run, state: RunState, episodes: int) -> RunState:
+    """The state when the phases of a run have learned from at least `episodes` more episodes."""
+
+    def go(carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
+        state, metrics = run.step(carry[0])
+        return state, carry[1] + metrics["learned_episodes"].astype(jnp.int32)
+
+    return jax.lax.while_loop(lambda carry: carry[1] < episodes, go, (state, jnp.int32(0)))[0]
+
+
 def _first(settings: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[0], settings)
