@@ -176,7 +176,8 @@ def test_environments_that_meet_take_the_mean_of_one_time():
         steps = (obs, np.zeros(4, int), np.float32([0, 0, *reward]), (end == 1) | (end == 3), end > 9, obs)
         return Transition(*steps)
 
-    both = sample(lane([0, 0], [2, 6]), lane([0, 1], [4, 8]))
+    both = sample(lane([0, 0], [2, 6]), lane([0, 1], [4, 8]), lane([0, 1], [50, 50]))
+    both = both._replace(weight=jnp.float32([1, 1, 0]))  # the third is no window
     agent = lambda_return(S, A, horizon=2, gamma=0.5, lambda_=1.0, alpha=0.5)
     state, metrics = updated(agent, both, np.zeros((S, A)))
     first = 0.5 * (5 + 8) / 2  # goals 2 + 0.5 x 6 and 4 + 0.5 x 8

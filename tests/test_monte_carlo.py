@@ -210,6 +210,16 @@ def test_first_and_every_visit_by_hand():
     np.testing.assert_array_equal(visits, [[1], [0], [1]])
 
 
+def test_an_average_of_the_table_is_moved_by_what_is_learned_from():
+    """Also where rows that are not learned from show the same entry, before and after."""
+    state, learn = update(horizon=3, average=1.0, initial=3.0)
+    sample = window([0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [64, 1, 2, 4, 8], terminated=[0, 3])
+    moved, _, _ = learn(sample)
+    np.testing.assert_array_equal(moved.q[:2, 0], [7, 6])
+    np.testing.assert_array_equal(moved.average, moved.q)  # the first update counts (1 + 1) / (1 + 1)
+    assert (state.q == 3).all()
+
+
 def test_which_episodes_of_a_window_are_learned_from():
     # rows 3.. are new: the end in row 2 was learned before, the running episode at the end is yet to be
     sample = window([2, 0, 1, 1, 2], [0] * 5, [64, 1, 2, 4, 8], terminated=[2, 4])

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents.tabular import Rows, TableState, action_values, indices, shell
-from jaxrl.types import Agent, Metrics, Sample, Transition
+from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
 class Progress(NamedTuple):
@@ -77,17 +77,18 @@ def lambda_return(
         lanes, length = window.reward.shape
         row = jnp.arange(length, dtype=jnp.int32)
         found = jax.vmap(lambda window: returns.episodes(window, limit))(window)
+        whole = found.whole & (sample.weight > 0)[:, None]
         ended = window.terminated | window.truncated
-        last = found.whole & ended
+        last = whole & ended
         turn = jnp.cumsum(last, axis=1, dtype=jnp.int32) - last  # [N, T], how many are learned from before it
         active, action = jnp.moveaxis(jax.vmap(jax.vmap(indices))(window.obs), 1, 0), window.action.T
 
         def episode(number: Array, before: Progress) -> Progress:
             """Every environment's episode of this number."""
             table = before.table
-            q, mine = base.values(table), found.whole & (turn == number)
+            q, mine = base.values(table), whole & (turn == number)
 
-            def lane(window: Transition, carry, mine: Array, key: Array) -> Array:
+            def lane(window: Transition, carry: PyTree, mine: Array, key: Array) -> Array:
                 end = jnp.max(jnp.where(mine, row, 0))
                 after = jax.tree.map(lambda leaf: leaf[end], window.next_obs)
                 return goals(q, window, end, explore.draw(base.policy(table, carry, steps)(after), key))
@@ -114,7 +115,7 @@ def lambda_return(
         none = jnp.zeros((), state.q.dtype)
         learned = jnp.sum(last, axis=1, dtype=jnp.int32)
         state, loss, q = jax.lax.fori_loop(0, jnp.max(learned), episode, Progress(state, none, none))
-        number = jnp.maximum(jnp.sum(found.whole), 1)
+        number = jnp.maximum(jnp.sum(whole), 1)
         metrics = {
             "loss": loss / number,
             "q": q / number,

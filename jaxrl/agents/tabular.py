@@ -131,7 +131,7 @@ def shell(
             return state._replace(q=q, visits=visits)
         share = jnp.minimum(1.0, m * (average + 1) / (n + average))
         moved = state.average[entry] + share * (q[entry] - state.average[entry])
-        moved = jnp.where(counted > 0, moved, state.average[entry])
+        moved = jnp.where(m > 0, moved, state.average[entry])  # the same for all that hit an entry, weight 0 or not
         return state._replace(q=q, visits=visits, average=state.average.at[entry].set(moved))
 
     return Shell(init, act, chooser.carry, values, following, seen, rate, learn)
