@@ -192,7 +192,7 @@ def off_line(change):
 
 @pytest.mark.parametrize("kind", ["accumulating", "watkins", "peng"])
 def test_backward_view_is_the_forward_view_off_line(kind, x64):
-    """sum_t alpha delta_t e_t = sum_t alpha (G_t - Q) x_t (Sutton & Barto 2018, exercise 12.3), by agents and lists."""
+    """sum_t alpha delta_t e_t = sum_t alpha (G_t - Q) x_t (Sutton & Barto 2018, exercise 12.4), by agents and lists."""
     target = "sarsa" if kind == "accumulating" else kind
     for seed in range(3):
         steps = log(seed, (3, 12, 9))  # of which the first is learned from before the forward view's window
