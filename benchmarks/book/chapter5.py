@@ -1,25 +1,34 @@
 """Chapter 5 of Sutton & Barto (2018): Monte Carlo in blackjack, importance sampling."""
 
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from book import common
-from book.figure import Figure
+from book.figure import COLORS, Figure
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 import jaxrl
-from jaxrl import behaviour, planning, wrappers
-from jaxrl.envs.blackjack import blackjack
-from jaxrl.train import Run
+from jaxrl import behaviour, planning, spaces, wrappers
+from jaxrl.envs.api import PureEnvironment, TabularMDP
+from jaxrl.envs.blackjack import State, blackjack
+from jaxrl.envs.tabular import tabular_env
+from jaxrl.train import Run, RunState
 from jaxrl.types import NO_LIMIT, Agent
 
 HORIZON = 12  # a hand of blackjack has at most 11 steps: two aces, nine more, a ten, and any card
 ROWS = 704  # (player * 11 + dealer) * 2 + ace
 ES_EPISODES, ES_ENVS, ES_UNROLL = 20_000_000, 512, 16
+IS_RUNS, IS_EPISODES = 100, 10_000
+IV_RUNS, IV_EPISODES, IV_START = 10, 10_000_000, 10_000
+IV_ENVS, IV_UNROLL, IV_HORIZON = 100, 256, 40  # one episode in 10^12 is longer
+IV_LENGTH = 1 + 20 / 11 + 1 / 11  # steps of an episode: the first, those in state 1, the one that pays
 NATURALS = (21 * 11 + np.arange(1, 11)) * 2 + 1  # as what rows an ace and a ten are observed
 SUMS = np.arange(ROWS) // 22
 STICKS_ON_20 = np.where(SUMS[:, None] >= 20, [1.0, 0.0], [0.0, 1.0])  # chances of stick and hit
@@ -137,12 +146,12 @@ def draw_exploring_starts(data: dict[str, Any], panels: Sequence[Axes]) -> None:
         axes.imshow(hits, cmap=ListedColormap(("#dbe3f7", "#ffd9d2")), vmin=0, vmax=1, aspect="auto")
         differing = np.argwhere(hits != exact)
         for row, column in differing:
-            axes.text(column, row, f"×\n{np.array(gap)[row, column]:.3f}", ha="center", va="center", fontsize=7)
+            axes.text(column, row, f"×\n{np.array(gap)[row, column]:.4f}", ha="center", va="center", fontsize=7)
         title = f"π*, {name}: {len(differing)} of 100 differ from the exact policy"
         card_axes(axes, title)
         _outline(axes, exact)
         for word, cells in (("STICK", exact == 0), ("HIT", exact == 1)):
-            row, column = np.argwhere(cells).mean(0)
+            row, column = np.median(np.argwhere(cells), axis=0)
             axes.text(column, row, word, ha="center", va="center", fontsize=10, color="#5a6270")
     for axes, name, values, exact in zip(panels[2:], names, data["values"], data["exact"], strict=True):
         error = np.sqrt(np.mean(np.square(np.subtract(values, exact))))
@@ -157,6 +166,145 @@ def _outline(axes: Axes, cells: np.ndarray) -> None:
         axes.plot((column + 0.5, column + 0.5), (row - 0.5, row + 0.5), color="black", linewidth=1.6)
 
 
+def one_hand() -> PureEnvironment:
+    """Blackjack that always begins with 13, a usable ace, against a 2; a first step, in row 0, is without effect.
+
+    `off_policy_monte_carlo` learns Q, whose ratios leave out the action itself: the value of row 0 is V of the hand.
+    """
+    game = blackjack()
+
+    def reset(key: Array, params: Any) -> State:
+        return game.reset_fn(key, params)._replace(player=jnp.int32(13), dealer=jnp.int32(2), ace=jnp.int32(1))
+
+    def step(key: Array, state: State, action: Array, params: Any) -> tuple[State, Array, Array]:
+        begins = state.time == 0
+        after, reward, terminated = game.step_fn(key, state, action, params)
+        after = jax.tree.map(partial(jnp.where, begins), state._replace(natural=jnp.zeros((), bool)), after)
+        return after, jnp.where(begins, 0.0, reward), ~begins & terminated
+
+    return dataclasses.replace(
+        game,
+        reset_fn=reset,
+        step_fn=step,
+        observe_fn=lambda state, params: jnp.where(state.time == 0, 0, state.player * 2 + state.ace),
+        observation_space_fn=lambda params: spaces.Discrete(64),
+    )
+
+
+def one_state() -> TabularMDP:
+    """Example 5.5: left goes on with 0.9, else it pays 1 and ends, right ends; state 0 comes first, 2 pays.
+
+    State 0 is there so that the Q of its only action is V of state 1.
+    """
+    P, R = np.zeros((4, 2, 4)), np.zeros((4, 2))
+    P[0, :, 1] = P[1, 1, 3] = P[2:, :, 3] = 1
+    P[1, 0, 1:3] = 0.9, 0.1
+    R[2] = 1
+    return TabularMDP(P, R, np.arange(4) == 3, np.eye(4)[0])
+
+
+def off_policy(
+    env: PureEnvironment, target: np.ndarray, weighting: str, horizon: int, num_envs: int, unroll: int, limit: int
+) -> Run:
+    """Learns about `target` from coin flips, but in state 0, where both do action 0."""
+    coin = np.full(target.shape, 0.5)
+    coin[0] = target[0]
+    agent = jaxrl.off_policy_monte_carlo(
+        *target.shape, horizon=horizon, target=target, behaviour=behaviour.fixed(coin), weighting=weighting
+    )
+    params = env.default_params.replace(max_steps_in_episode=limit)
+    loop = jaxrl.LoopConfig(num_envs, unroll, warmup=horizon)
+    return jaxrl.make_run(env, params, agent, jaxrl.recent(unroll + horizon, num_envs), loop)
+
+
+def believed(state: RunState) -> Array:
+    return state.agent.q[0, 0]
+
+
+def importance_sampling() -> dict[str, Any]:
+    env, target = one_hand(), np.where(np.arange(64)[:, None] >= 40, [1.0, 0.0], [0.0, 1.0])
+    target[0] = 1, 0
+    policy = whole(STICKS_ON_20)
+    true = float(planning.evaluate(jaxrl.tabular_mdp(blackjack()), 1.0, policy).values[(13 * 11 + 2) * 2 + 1])
+    none, keys = jnp.zeros(IS_RUNS), common.keys(IS_RUNS)
+    found: dict[str, Any] = {"true": true, "episodes": spaced(IS_EPISODES)}
+    for weighting in ("ordinary", "weighted"):
+
+        def make(setting: Any, weighting: str = weighting, limit: int = NO_LIMIT) -> Run:
+            del setting
+            return off_policy(env, target, weighting, HORIZON + 1, 1, 1, limit)
+
+        @jax.jit
+        def learned(keys: Array, make: common.Make = make) -> Array:
+            start = common.begin(partial(make, limit=1), none, keys)
+            return common.watch_episodes(make, none, start, IS_EPISODES, believed)[1]
+
+        error = np.square(np.asarray(learned(keys)) - true)[:, found["episodes"]]
+        found[weighting] = error.mean(axis=0)
+    return found
+
+
+def spaced(last: int, number: int = 200) -> np.ndarray:
+    """Integers from 1 to `last`, equally far apart on a log axis where they can be."""
+    return np.unique(np.rint(np.geomspace(1, last, number)).astype(int))
+
+
+def draw_importance_sampling(data: dict[str, Any], panels: Sequence[Axes]) -> None:
+    (axes,) = panels
+    for name, color in (("ordinary", COLORS[2]), ("weighted", COLORS[1])):
+        axes.plot(data["episodes"], data[name], color=color, label=f"{name} importance sampling")
+    axes.set(xscale="log", xlim=(1, IS_EPISODES), xlabel="episodes (log scale)")
+    axes.set(ylim=(0, 5), ylabel="mean square error")
+    axes.legend(loc="upper right", frameon=False)
+
+
+def infinite_variance() -> dict[str, Any]:
+    """Episode by episode at first, in float64 and a hundred environments a run from there on."""
+    env, target = tabular_env(one_state()), np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
+    looks = spaced(IV_START)
+    none = jnp.zeros(IV_RUNS)
+
+    def make(setting: Any, num_envs: int, unroll: int, limit: int = NO_LIMIT) -> Run:
+        del setting
+        return off_policy(env, target, "ordinary", IV_HORIZON, num_envs, unroll, limit)
+
+    one, many = partial(make, num_envs=1, unroll=1), partial(make, num_envs=IV_ENVS, unroll=IV_UNROLL)
+
+    @jax.jit
+    def first(keys: Array) -> tuple[Any, Array]:
+        state = common.begin(partial(one, limit=1), none, keys)
+        state, seen = common.watch_episodes(one, none, state, IV_START, believed)
+        return state.agent, seen[:, looks]
+
+    @jax.jit
+    def then(keys: Array, agent: Any) -> tuple[Array, Array]:
+        state = common.begin(partial(many, limit=1), none, keys)._replace(agent=agent)
+        phases = int(IV_EPISODES / (IV_ENVS * IV_UNROLL / IV_LENGTH))
+        return common.watch(
+            many, none, state, phases, lambda _, state, __: (state.agent.visits[0, 0], believed(state))
+        )[1]
+
+    with jax.enable_x64():
+        agent, early = first(common.keys(IV_RUNS))
+        count, late = then(common.keys(IV_RUNS, 1), agent)
+        some = spaced(len(count)) - 1
+        return {
+            "episodes": looks,
+            "values": early,
+            "later_episodes": np.asarray(count)[some].mean(axis=1),
+            "later_values": np.asarray(late)[some].T,
+        }
+
+
+def draw_infinite_variance(data: dict[str, Any], panels: Sequence[Axes]) -> None:
+    (axes,) = panels
+    axes.axhline(1, color="#5a6270", linestyle="--", linewidth=1)
+    axes.text(1.2, 1.03, "the true value", fontsize=8, color="#5a6270")
+    for color, early, late in zip(2 * COLORS, data["values"], data["later_values"], strict=False):
+        axes.plot([*data["episodes"], *data["later_episodes"]], [*early, *late], color=color, linewidth=1)
+    axes.set(xscale="log", xlim=(1, IV_EPISODES), ylim=(0, 3), xlabel="episodes (log scale)", ylabel="estimated value")
+
+
 FIGURES = {
     "5_1": Figure(
         "Figure 5.1: the value of the blackjack policy that sticks only on 20 or 21",
@@ -167,9 +315,22 @@ FIGURES = {
     ),
     "5_2": Figure(
         "Figure 5.2: the optimal policy and state-value function for blackjack, found by Monte Carlo ES",
-        f"one run of {ES_EPISODES:,} hands, dealt from the deck; black lines: the exact optimal policy",
+        f"one run of {ES_EPISODES:,} hands, dealt from the deck; black lines: the exact optimal policy; "
+        "×: another choice, and what it loses",
         exploring_starts,
         draw_exploring_starts,
         panels=4,
+    ),
+    "5_3": Figure(
+        "Figure 5.3: one blackjack state's value from random play",
+        f"mean of {IS_RUNS} runs; the error is against the exact value",
+        importance_sampling,
+        draw_importance_sampling,
+    ),
+    "5_4": Figure(
+        "Figure 5.4: ordinary importance sampling of infinite variance",
+        f"{IV_RUNS} runs of {IV_EPISODES:,} episodes each (the book: 100,000,000)",
+        infinite_variance,
+        draw_infinite_variance,
     ),
 }
