@@ -63,6 +63,7 @@ def _draw_maximization_bias(found: dict[str, Any], panels: Sequence[Axes]) -> No
 
 ALPHAS = np.arange(0.1, 1.01, 0.05).round(2)
 LIMIT = 10_000  # steps of an episode
+RUNS, LATE = 1000, (1000, 10_000)  # what is skipped, what is counted: after it nothing changes but by chance
 CLIFF = {  # name -> (learner, window)
     "Q-learning": (jaxrl.q_learning, 1),
     "SARSA": (jaxrl.sarsa, 2),
@@ -79,7 +80,7 @@ def _returns(name: str, settings: Array, keys: Array, skip: int, episodes: int) 
 
     def make(alpha: Array) -> Run:
         agent = learner(48, 4, gamma=1.0, alpha=alpha, epsilon=0.1)
-        return jaxrl.make_run(env, params, agent, jaxrl.recent(window, 1), jaxrl.LoopConfig(1))
+        return jaxrl.make_run(env, params, agent, jaxrl.recent(window, 1), jaxrl.LoopConfig(1, warmup=window - 1))
 
     def step(alpha: Array, state: RunState, total: Array, number: Array, cut: Array) -> tuple[Any, ...]:
         state, seen = make(alpha).step(state)
@@ -97,7 +98,45 @@ def _returns(name: str, settings: Array, keys: Array, skip: int, episodes: int) 
     return total / episodes, jnp.sum(cut)
 
 
+def _cliff() -> dict[str, Any]:
+    mdp = jaxrl.tabular_mdp(jaxrl.make("CliffWalking-v1")[0])
+    best = jaxrl.explore.epsilon_greedy_probabilities(jaxrl.planning.q_learning(mdp, 1.0).q, 0.1)
+    soft = jaxrl.explore.epsilon_greedy_probabilities(jaxrl.planning.sarsa(mdp, 1.0, 0.1).q, 0.1)
+    found: dict[str, Any] = {"alpha": ALPHAS, "interim": {}, "asymptotic": {}, "episodes cut": 0}
+    found["exact"] = {
+        name: mdp.start @ jaxrl.planning.evaluate(mdp, 1.0, policy).values
+        for name, policy in (("ε-greedy in Q*", best), ("best ε-soft policy", soft))
+    }
+    for name in CLIFF:
+        early = [_returns(name, jnp.full(RUNS, alpha), common.keys(RUNS), 0, 100) for alpha in ALPHAS]
+        late, cut = _returns(name, jnp.repeat(jnp.asarray(ALPHAS), 10), common.keys(10 * len(ALPHAS)), *LATE)
+        found["interim"][name] = [returns.mean() for returns, _ in early]
+        found["asymptotic"][name] = late.reshape(len(ALPHAS), 10).mean(1)
+        found["episodes cut"] += sum(int(cut) for cut in (cut, *(cut for _, cut in early)))
+    return found
+
+
+def _draw_cliff(found: dict[str, Any], panels: Sequence[Axes]) -> None:
+    (axes,) = panels
+    for name, color in zip(("expected SARSA", "SARSA", "Q-learning"), COLORS):
+        axes.plot(found["alpha"], found["asymptotic"][name], color=color, marker="o", markersize=3, label=name)
+        axes.plot(found["alpha"], found["interim"][name], color=color, marker="o", markersize=3, linestyle=":")
+    for (name, value), place, side in zip(found["exact"].items(), (0.105, 0.995), ("left", "right")):
+        axes.axhline(value, color="#5a6270", linestyle="--", linewidth=1)
+        axes.annotate(f"exact: {name}", (place, value - 1.5), ha=side, va="top", fontsize=8, color="#5a6270")
+    axes.plot([], [], color="#5a6270", label="asymptotic")
+    axes.plot([], [], color="#5a6270", linestyle=":", label="interim: first 100 episodes")
+    axes.set(xlabel="step size alpha", ylabel="sum of rewards per episode", xlim=(0.1, 1), ylim=(-160, 0))
+    axes.legend(fontsize=8, loc="lower center")
+
+
 FIGURES = {
+    "6_3": Figure(
+        "Figure 6.3: TD control on the cliff, by step size",
+        f"interim: {RUNS:,} runs; asymptotic: 10 runs, episodes {LATE[0] + 1:,} to {sum(LATE):,}; epsilon 0.1, gamma 1",
+        _cliff,
+        _draw_cliff,
+    ),
     "6_5": Figure(
         "Figure 6.5: the maximization bias of Q-learning",
         "mean of 10,000 runs, as in the book; 10 actions in B, alpha = epsilon = 0.1, gamma 1",
