@@ -133,7 +133,8 @@ def _draw_cliff(found: dict[str, Any], panels: Sequence[Axes]) -> None:
 FIGURES = {
     "6_3": Figure(
         "Figure 6.3: TD control on the cliff, by step size",
-        f"interim: {RUNS:,} runs; asymptotic: 10 runs, episodes {LATE[0] + 1:,} to {sum(LATE):,}; epsilon 0.1, gamma 1",
+        f"interim {RUNS:,} runs; asymptotic 10, episodes {LATE[0]:,} to {sum(LATE):,} (book: 100,000), "
+        f"at most {LIMIT:,} steps each",
         _cliff,
         _draw_cliff,
     ),
