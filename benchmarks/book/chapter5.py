@@ -20,7 +20,7 @@ from jaxrl.envs.api import PureEnvironment, TabularMDP
 from jaxrl.envs.blackjack import State, blackjack
 from jaxrl.envs.tabular import tabular_env
 from jaxrl.train import Run, RunState
-from jaxrl.types import NO_LIMIT, Agent
+from jaxrl.types import NO_LIMIT, Agent, Metrics
 
 HORIZON = 12  # a hand of blackjack has at most 11 steps: two aces, nine more, a ten, and any card
 ROWS = 704  # (player * 11 + dealer) * 2 + ace
@@ -226,22 +226,23 @@ def importance_sampling() -> dict[str, Any]:
     target[0] = 1, 0
     policy = whole(STICKS_ON_20)
     true = float(planning.evaluate(jaxrl.tabular_mdp(blackjack()), 1.0, policy).values[(13 * 11 + 2) * 2 + 1])
-    none, keys = jnp.zeros(IS_RUNS), common.keys(IS_RUNS)
-    found: dict[str, Any] = {"true": true, "episodes": spaced(IS_EPISODES)}
-    for weighting in ("ordinary", "weighted"):
+    none, looks = jnp.zeros(IS_RUNS), spaced(IS_EPISODES)
 
-        def make(setting: Any, weighting: str = weighting, limit: int = NO_LIMIT) -> Run:
-            del setting
-            return off_policy(env, target, weighting, HORIZON + 1, 1, 1, limit)
+    def make(setting: Any, weighting: str, limit: int = NO_LIMIT) -> Run:
+        del setting
+        return off_policy(env, target, weighting, HORIZON + 1, 1, 1, limit)
 
-        @jax.jit
-        def learned(keys: Array, make: common.Make = make) -> Array:
-            start = common.begin(partial(make, limit=1), none, keys)
-            return common.watch_episodes(make, none, start, IS_EPISODES, believed)[1]
+    @partial(jax.jit, static_argnames="weighting")
+    def learned(keys: Array, weighting: str) -> Array:
+        run = partial(make, weighting=weighting)
+        state = common.begin(partial(run, limit=1), none, keys)
+        return common.watch_episodes(run, none, state, IS_EPISODES, believed)[1][:, looks]
 
-        error = np.square(np.asarray(learned(keys)) - true)[:, found["episodes"]]
-        found[weighting] = error.mean(axis=0)
-    return found
+    errors = {
+        weighting: np.square(np.asarray(learned(common.keys(IS_RUNS), weighting)) - true).mean(axis=0)
+        for weighting in ("ordinary", "weighted")
+    }
+    return {"true": true, "episodes": looks, **errors}
 
 
 def spaced(last: int, number: int = 200) -> np.ndarray:
@@ -280,9 +281,12 @@ def infinite_variance() -> dict[str, Any]:
     def then(keys: Array, agent: Any) -> tuple[Array, Array]:
         state = common.begin(partial(many, limit=1), none, keys)._replace(agent=agent)
         phases = int(IV_EPISODES / (IV_ENVS * IV_UNROLL / IV_LENGTH))
-        return common.watch(
-            many, none, state, phases, lambda _, state, __: (state.agent.visits[0, 0], believed(state))
-        )[1]
+
+        def see(_: Any, state: RunState, metrics: Metrics) -> tuple[Array, Array]:
+            del metrics
+            return state.agent.visits[0, 0], believed(state)
+
+        return common.watch(many, none, state, phases, see)[1]
 
     with jax.enable_x64():
         agent, early = first(common.keys(IV_RUNS))
@@ -299,7 +303,7 @@ def infinite_variance() -> dict[str, Any]:
 def draw_infinite_variance(data: dict[str, Any], panels: Sequence[Axes]) -> None:
     (axes,) = panels
     axes.axhline(1, color="#5a6270", linestyle="--", linewidth=1)
-    axes.text(1.2, 1.03, "the true value", fontsize=8, color="#5a6270")
+    axes.text(1.2e4, 1.03, "the true value", fontsize=8, color="#5a6270")
     for color, early, late in zip(2 * COLORS, data["values"], data["later_values"], strict=False):
         axes.plot([*data["episodes"], *data["later_episodes"]], [*early, *late], color=color, linewidth=1)
     axes.set(xscale="log", xlim=(1, IV_EPISODES), ylim=(0, 3), xlabel="episodes (log scale)", ylabel="estimated value")
