@@ -1,6 +1,6 @@
 """Chapter 6 of Sutton & Barto (2018): temporal-difference control."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,38 +14,26 @@ from matplotlib.axes import Axes
 
 import jaxrl
 from jaxrl.train import Run, RunState
-
-
-def first_episodes(ended: np.ndarray, values: np.ndarray, episodes: int) -> np.ndarray:
-    """`values` [steps, M] where an episode ended, of each run's first ones: [episodes, M].
-
-    Raises RuntimeError where a run ended fewer.
-    """
-    if ended.sum(0).min() < episodes:
-        raise RuntimeError(f"a run ended {ended.sum(0).min()} of {episodes} episodes: take more steps")
-    order = np.argsort(~ended, axis=0, kind="stable")[:episodes]
-    return np.take_along_axis(values, order, axis=0)
+from jaxrl.types import Agent
 
 
 @partial(jax.jit, static_argnames=("learner", "episodes", "runs"))
-def _biased_lengths(learner: Any, episodes: int, runs: int) -> Any:
-    """[2 episodes, runs] int8: the length of the episode that ended with a step, 0 where none did."""
+def _lengths(learner: Callable[..., Agent], episodes: int, runs: int) -> Array:
+    """[runs, episodes]: how many steps each took; right from A is one."""
     env, params = jaxrl.make("MaximizationBias-v0")
 
-    def make(alpha: Any) -> Run:
+    def make(alpha: Array) -> Run:
         agent = learner(3, params.num_arms, gamma=1.0, alpha=alpha, epsilon=0.1)
         return jaxrl.make_run(env, params, agent, jaxrl.recent(1, 1), jaxrl.LoopConfig(1))
 
     alphas = jnp.full(runs, 0.1)
-    state = common.begin(make, alphas, common.keys(runs))
-    return common.watch(make, alphas, state, 2 * episodes, lambda _, state, seen: seen["length"].astype(jnp.int8))[1]
+    start = common.begin(make, alphas, common.keys(runs))
+    return jnp.diff(common.watch_episodes(make, alphas, start, episodes, lambda state: state.clock)[1])
 
 
 def _maximization_bias() -> dict[str, Any]:
-    left = {}
-    for name, learner in (("Q-learning", jaxrl.q_learning), ("double Q-learning", jaxrl.double_q_learning)):
-        lengths = np.asarray(_biased_lengths(learner, 300, 10_000))
-        left[name] = 100 * (first_episodes(lengths > 0, lengths, 300) == 2).mean(1)  # right takes one step
+    learners = {"Q-learning": jaxrl.q_learning, "double Q-learning": jaxrl.double_q_learning}
+    left = {name: 100 * np.mean(_lengths(learner, 300, 10_000) == 2, axis=0) for name, learner in learners.items()}
     return {"left": left, "optimum": 5.0}
 
 

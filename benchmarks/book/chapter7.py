@@ -27,18 +27,19 @@ def walk_errors(
     It is measured where an episode's last step was just learned from, which windows of n steps do n - 1 steps late:
     what was learned by then is what the book's loop has learned at the episode's end. Walks are the same for all
     settings. A mean above 1 is given as 1. With `whole_episodes` a learner learns from each at its end, and from none
-    that began before its window was full: of many walks those are taken whose window was just full at an episode's end.
-    Raises RuntimeError for an episode longer than the window.
+    that began before its window was full, so that the steps before are made episodes of their own: one that runs at a
+    fixed time is longer than others. Raises RuntimeError for an episode longer than the window.
     """
     env, params = jaxrl.make("RandomWalk19-v0")
     truth = jnp.asarray(jaxrl.planning.evaluate(jaxrl.tabular_mdp(env), 1.0, GO_ON).values, float)
+    before = params.replace(max_steps_in_episode=1) if whole_episodes else params
     buffer, loop = jaxrl.recent(window, 1), jaxrl.LoopConfig(1, warmup=window - 1)
 
     def alone(setting: Any, key: Array) -> tuple[Array, Array]:
         run = jaxrl.make_run(env, params, make(setting), buffer, loop)
 
-        def step(before: Any) -> Any:
-            state, episodes, total, long = before
+        def step(now: Any) -> Any:
+            state, episodes, total, long = now
             state, metrics = run.step(state)
             if whole_episodes:
                 ended, cut = metrics["learned_episodes"], metrics["long_episodes"]
@@ -48,18 +49,13 @@ def walk_errors(
             total = total + jnp.where(ended > 0, error, 0)
             return state, episodes + ended.astype(jnp.int32), total, long + cut
 
-        start = (run.warmup(run.init(key)), jnp.int32(0), jnp.zeros((), float), jnp.float32(0))
+        filled = jaxrl.make_run(env, before, make(setting), buffer, loop).warmup(run.init(key))
+        start = (filled, jnp.int32(0), jnp.zeros((), float), jnp.float32(0))
         _, _, total, long = jax.lax.while_loop(lambda now: now[1] < EPISODES, step, start)
         return total / EPISODES, long
 
     each = jax.vmap(alone, (0, None))  # what no setting changes, the walk and its windows, is computed once
-    keys = common.keys(RUNS)
-    if whole_episodes:
-        many = common.keys(200 * RUNS)  # an episode ends with a step in a hundred
-        walk = jaxrl.make_run(env, params, jaxrl.q_learning(STATES, 1, policy=GO_ON), jaxrl.recent(1, 1), loop)
-        just_ended = jax.jit(jax.vmap(lambda key: walk.warmup(walk.init(key)).episode_length[0] == 0))(many)
-        keys = many[np.flatnonzero(just_ended)[:RUNS]]
-    errors, long = jax.jit(lambda keys: jax.lax.map(lambda key: each(settings, key), keys))(keys)
+    errors, long = jax.jit(lambda keys: jax.lax.map(lambda key: each(settings, key), keys))(common.keys(RUNS))
     if np.any(long):
         raise RuntimeError("an episode was longer than the window")
     return np.minimum(np.nan_to_num(np.mean(errors, axis=0), nan=1.0), 1.0)

@@ -8,44 +8,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from book import common
-from book.chapter6 import first_episodes
 from book.figure import COLORS, Figure
 from jax import Array
 from matplotlib.axes import Axes
 
 import jaxrl
-from jaxrl.train import Run, RunState
+from jaxrl.train import Run
 
 PLANNING, EPISODES, RUNS = (0, 5, 50), 50, 30
 
 
-def _steps(planning: int, chunk: int = 2000) -> np.ndarray:
-    """[EPISODES, RUNS]: how many steps each episode took."""
+@partial(jax.jit, static_argnames="planning")
+def _steps(planning: int) -> Array:
+    """[RUNS, EPISODES]: how many steps each took."""
     env, params = jaxrl.make("DynaMaze-v0")
-    states = env.observation_space(params).n
 
     def make(alpha: Array) -> Run:
-        agent = jaxrl.dyna_q(states, 4, gamma=0.95, alpha=alpha, epsilon=0.1, planning=planning)
+        agent = jaxrl.dyna_q(
+            env.observation_space(params).n, 4, gamma=0.95, alpha=alpha, epsilon=0.1, planning=planning
+        )
         return jaxrl.make_run(env, params, agent, jaxrl.recent(1, 1), jaxrl.LoopConfig(1))
 
-    @partial(jax.jit, donate_argnums=0)
-    def go_on(state: RunState) -> tuple[RunState, Array]:
-        return common.watch(make, alphas, state, chunk, lambda _, state, seen: seen["length"].astype(jnp.int32))
-
     alphas = jnp.full(RUNS, 0.1)
-    state, lengths = common.begin(make, alphas, common.keys(RUNS)), []
-    while not lengths or np.count_nonzero(np.concatenate(lengths), axis=0).min() < EPISODES:
-        state, some = go_on(state)
-        lengths.append(np.asarray(some))
-    ended = np.concatenate(lengths)
-    return first_episodes(ended > 0, ended, EPISODES)
+    start = common.begin(make, alphas, common.keys(RUNS))
+    return jnp.diff(common.watch_episodes(make, alphas, start, EPISODES, lambda state: state.clock)[1])
 
 
 def _dyna() -> dict[str, Any]:
     mdp = jaxrl.tabular_mdp(jaxrl.make("DynaMaze-v0")[0])
     value = float(jaxrl.planning.value_iteration(mdp, 0.95).values @ mdp.start)
     shortest = 1 + np.log(value) / np.log(0.95)  # gamma^(steps - 1) is what the goal's 1 is worth at the start
-    return {"shortest": shortest, "steps": {f"{n} planning steps": _steps(n).mean(1) for n in PLANNING}}
+    return {"shortest": shortest, "steps": {f"{n} planning steps": _steps(n).mean(0) for n in PLANNING}}
 
 
 def _draw_dyna(found: dict[str, Any], panels: Sequence[Axes]) -> None:
