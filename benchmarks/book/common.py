@@ -23,8 +23,8 @@ def keys(number: int, seed: int = 0) -> Array:
 def begin(make: Make, settings: PyTree, keys: Array) -> RunState:
     """The states of M runs after their warm-up.
 
-    Where a learner needs one, `make` here a run with episodes of one step, so that the next step begins an episode:
-    the episode that runs at a fixed time is longer than others.
+    Learners of whole episodes need one. Let `make` give a run whose episodes are cut after one step: then the next step
+    begins an episode, where else one would be running, and what runs at a fixed time is longer than others.
     """
 
     def one(setting: Any, key: Array) -> RunState:
