@@ -24,7 +24,7 @@ from jaxrl.types import NO_LIMIT, Agent, Metrics
 
 HORIZON = 12  # fewer than one hand in 10^10 have more steps, even if they always hit
 ROWS = 704  # (player * 11 + dealer) * 2 + ace
-ES_EPISODES, ES_ENVS, ES_UNROLL = 20_000_000, 512, 16
+ES_EPISODES, ES_ENVS, ES_UNROLL = 100_000_000, 512, 64
 IS_RUNS, IS_EPISODES = 100, 10_000
 IV_RUNS, IV_EPISODES, IV_START = 10, 10_000_000, 10_000
 IV_ENVS, IV_UNROLL, IV_HORIZON = 100, 256, 40  # one episode in 10^12 is longer
@@ -319,8 +319,7 @@ FIGURES = {
     ),
     "5_2": Figure(
         "Figure 5.2: the optimal policy and state-value function for blackjack, found by Monte Carlo ES",
-        f"one run of {ES_EPISODES:,} hands, dealt from the deck; black lines: the exact optimal policy; "
-        "×: another choice, and what it loses",
+        f"one run of {ES_EPISODES:,} hands, dealt from the deck; black lines: the exact optimal policy",
         exploring_starts,
         draw_exploring_starts,
         panels=4,
