@@ -56,6 +56,8 @@ def monte_carlo(
     `options` are those of `tabular.shell`: alpha = alpha_power = 1 is the plain average of all returns, a constant
     alpha forgets those of old policies (and takes the mean of an entry's visits in a learn phase for one; each of them
     moves it in `lambda_return` with lambda_ 1), `policy` learns V, and `behaviour.exploring_starts()` needs no epsilon.
+    With `policy`, every visit and the plain average it is batch Monte Carlo too (section 6.3).
+
     Metrics: `learned_episodes`, `cut_episodes` whether kept or not, and `long_episodes`, longer than the horizon and
     not learned from. Raises ValueError without a horizon, for windows of at most horizon steps, and an unknown visit or
     cut.

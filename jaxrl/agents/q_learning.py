@@ -13,7 +13,9 @@ from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 def q_learning(num_states: int, num_actions: int, *, gamma: ArrayLike = 0.99, **options) -> Agent:
     """Moves Q(s, a) towards r + gamma max_a' Q(s', a') (Sutton & Barto 2018, equation 6.8).
 
-    A buffer window of n makes it uncorrected n-step Q-learning. `options` are those of `tabular.shell`.
+    A buffer window of n makes it uncorrected n-step Q-learning. `options` are those of `tabular.shell`. With `policy=`
+    it is TD(0), and a whole batch of steps in one Sample, repeated until nothing changes, makes that batch TD: the
+    values of the most likely model (section 6.3).
     """
     checks.in_range("gamma", gamma, 0, 1)
     return tabular_agent(num_states, num_actions, towards_best(gamma), **options)
