@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from book.chapter7 import ALPHAS, GO_ON, RUNS, STATES, draw_errors, walk_errors
+from book.chapter7 import ALPHAS, GO_ON, LONGEST, RUNS, STATES, draw_errors, walk_errors
 from book.figure import Figure
 from matplotlib.axes import Axes
 
@@ -14,10 +14,9 @@ import jaxrl
 from jaxrl.types import Agent, PyTree
 
 LAMBDAS = (0, 0.4, 0.8, 0.9, 0.95, 0.975, 0.99, 1)
-HORIZON = 1024  # no walk of these is longer
 
 
-def _curves(make: Callable[..., Agent], window: int, whole_episodes: bool = False) -> dict[str, np.ndarray]:
+def _curves(make: Callable[..., Agent], window: int) -> dict[str, np.ndarray]:
     """The errors of `make(alpha=, lambda_=, ...)` for every step size, by lambda."""
     lambdas, alphas = np.meshgrid(LAMBDAS, ALPHAS, indexing="ij")
     settings = {"alpha": jnp.asarray(alphas.ravel()), "lambda_": jnp.asarray(lambdas.ravel())}
@@ -25,13 +24,13 @@ def _curves(make: Callable[..., Agent], window: int, whole_episodes: bool = Fals
     def agent(setting: PyTree) -> Agent:
         return make(STATES, 1, gamma=1.0, policy=GO_ON, **setting)
 
-    errors = walk_errors(agent, window, settings, whole_episodes)
+    errors = walk_errors(agent, window, settings)
     return {f"λ = {name:g}": curve for name, curve in zip(LAMBDAS, errors.reshape(alphas.shape))}
 
 
 @functools.cache
 def _off_line() -> dict[str, np.ndarray]:
-    return _curves(functools.partial(jaxrl.lambda_return, horizon=HORIZON), 1 + HORIZON, True)
+    return _curves(functools.partial(jaxrl.lambda_return, horizon=LONGEST), 1 + LONGEST)
 
 
 def _beside(name: str, trace: str) -> Callable[[], dict[str, Any]]:
@@ -52,7 +51,7 @@ def _draw(found: dict[str, Any], panels: Sequence[Axes]) -> None:
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-_RUNS = f"mean of {RUNS} runs, walks the same for all curves of a panel; gamma 1"
+_RUNS = f"mean of {RUNS} runs, walks the same for every curve; gamma 1"
 FIGURES = {
     "12_3": Figure(
         "Figure 12.3: the off-line λ-return algorithm on the 19-state random walk",

@@ -14,50 +14,44 @@ from matplotlib.axes import Axes
 import jaxrl
 from jaxrl.types import Agent, PyTree
 
-STATES, EPISODES, RUNS = 21, 10, 100
+STATES, EPISODES, RUNS, LONGEST = 21, 10, 100, 1024
 GO_ON = np.ones((STATES, 1))  # the only policy that the walk allows
 ALPHAS = np.concatenate([np.arange(0, 0.1, 0.005), np.arange(0.1, 0.3, 0.02), np.arange(0.3, 1.01, 0.05)]).round(3)
 
 
-def walk_errors(
-    make: Callable[[PyTree], Agent], window: int, settings: PyTree, whole_episodes: bool = False
-) -> np.ndarray:
+def walk_errors(make: Callable[[PyTree], Agent], window: int, settings: PyTree) -> np.ndarray:
     """Root mean squared error over the 19 states, the mean over EPISODES and RUNS, for each setting [M].
 
     It is measured where an episode's last step was just learned from, which windows of n steps do n - 1 steps late:
-    what was learned by then is what the book's loop has learned at the episode's end. Walks are the same for all
-    settings. A mean above 1 is given as 1. With `whole_episodes` a learner learns from each at its end, and from none
-    that began before its window was full, so that the steps before are made episodes of their own: one that runs at a
-    fixed time is longer than others. Raises RuntimeError for an episode longer than the window.
+    what was learned by then is what the book's loop has learned at the episode's end. Walks are the same for every
+    learner: each begins after as many steps that fill its window with episodes of one step, which teach nothing, as
+    all values are 0. A mean above 1 is given as 1. Raises RuntimeError for an episode longer than LONGEST.
     """
     env, params = jaxrl.make("RandomWalk19-v0")
     truth = jnp.asarray(jaxrl.planning.evaluate(jaxrl.tabular_mdp(env), 1.0, GO_ON).values, float)
-    before = params.replace(max_steps_in_episode=1) if whole_episodes else params
-    buffer, loop = jaxrl.recent(window, 1), jaxrl.LoopConfig(1, warmup=window - 1)
+    buffer, loop = jaxrl.recent(window, 1), jaxrl.LoopConfig(1, warmup=LONGEST)
 
     def alone(setting: Any, key: Array) -> tuple[Array, Array]:
         run = jaxrl.make_run(env, params, make(setting), buffer, loop)
+        one_step = jaxrl.make_run(env, params.replace(max_steps_in_episode=1), make(setting), buffer, loop)
 
         def step(now: Any) -> Any:
             state, episodes, total, long = now
             state, metrics = run.step(state)
-            if whole_episodes:
-                ended, cut = metrics["learned_episodes"], metrics["long_episodes"]
-            else:
-                ended, cut = buffer.sample(state.buffer, key, state.clock).window.terminated[0, 0], 0
+            oldest = buffer.sample(state.buffer, key, state.clock).window.terminated[0, 0]
+            ended = metrics.get("learned_episodes", oldest)
             error = jnp.sqrt(jnp.mean(jnp.square(state.agent.q[1:-1, 0] - truth[1:-1])))
             total = total + jnp.where(ended > 0, error, 0)
-            return state, episodes + ended.astype(jnp.int32), total, long + cut
+            return state, episodes + ended.astype(jnp.int32), total, long | (state.episode_length[0] >= LONGEST)
 
-        filled = jaxrl.make_run(env, before, make(setting), buffer, loop).warmup(run.init(key))
-        start = (filled, jnp.int32(0), jnp.zeros((), float), jnp.float32(0))
+        start = one_step.warmup(run.init(key)), jnp.int32(0), jnp.zeros((), float), jnp.zeros((), bool)
         _, _, total, long = jax.lax.while_loop(lambda now: now[1] < EPISODES, step, start)
         return total / EPISODES, long
 
     each = jax.vmap(alone, (0, None))  # what no setting changes, the walk and its windows, is computed once
     errors, long = jax.jit(lambda keys: jax.lax.map(lambda key: each(settings, key), keys))(common.keys(RUNS))
     if np.any(long):
-        raise RuntimeError("an episode was longer than the window")
+        raise RuntimeError(f"an episode has more than {LONGEST} steps")
     return np.minimum(np.nan_to_num(np.mean(errors, axis=0), nan=1.0), 1.0)
 
 
