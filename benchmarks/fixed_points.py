@@ -34,8 +34,8 @@ from jaxrl.envs.api import TabularMDP
 from jaxrl.envs.tabular import tabular_env, tabular_params
 from jaxrl.types import NO_LIMIT, Agent
 
-SEEDS, VISITS, BAR, EXACTLY = 20, 1000, 0.02, 1e-3
-N_STEPS, LAMBDA, HORIZON = 3, 0.5, 6  # the horizon of Monte Carlo with the clock in the state
+SEEDS, VISITS, MOST, BAR, EXACTLY = 20, 1000, 10_000_000, 0.02, 1e-3
+N_STEPS, LAMBDA, HORIZON = (3, 0.5, 6)  # the horizon of Monte Carlo with the clock in the state
 FIGURE = Path(__file__).parent / "figures" / "fixed_points.png"
 
 
@@ -58,7 +58,9 @@ class Task(NamedTuple):
     explore: float  # epsilon of off-policy learners
     epsilon: float  # of on-policy ones
     updates: int
+    traced: int  # updates of learners with traces, whose updates are of all entries
     horizon: int  # of Monte Carlo without a clock: the followed policy's episodes are shorter
+    power: float = 0.7  # step sizes N^-power of learners that keep no average
     deterministic: bool = False
 
 
@@ -72,8 +74,9 @@ class Learner(NamedTuple):
     lanes: int = 64
     off_policy: bool = False
     share: float = 1.0  # of the task's updates
-    steps: dict | None = None  # step sizes, where they are not those of all
+    averaged: bool = True
     unroll: int = 0  # of learners from whole episodes
+    traces: bool = False
     clock: bool = False  # whether the time is in the state
 
 
@@ -91,22 +94,20 @@ def random_mdp(seed: int, states: int = 7, actions: int = 3, sparsity: float = 0
 
 def leaning(q: Any, share: float, seed: int) -> np.ndarray:
     """Chances [S, A]: greedy in q for a share, the rest drawn."""
-    rest = np.random.default_rng(seed).dirichlet(np.full(q.shape[1], 3.0), len(q))
+    rest = np.random.default_rng(seed).dirichlet(np.full(q.shape[1], 10.0), len(q))
     return share * np.eye(q.shape[1])[np.argmax(q, axis=1)] + (1 - share) * rest
 
 
-def grid_task(
-    name: str, explore: float, epsilon: float, share: float, updates: int, horizon: int, deterministic: bool = False
-) -> Task:
-    """An environment; what is followed leans to a good policy by a share, what is learned about by 0.8."""
+def grid_task(name: str, lean: float, **settings: Any) -> Task:
+    """An environment; what is followed leans to a good policy, what is learned about even more."""
     env, params = jaxrl.make(name, max_steps_in_episode=NO_LIMIT)
     mdp, gamma = jaxrl.tabular_mdp(env, params), 0.95
     good = planning.sarsa(mdp, gamma, 0.3).q
-    process = Process(params, leaning(good, share, 0), leaning(good, 0.8, 1))
-    return Task(name, env, [mdp], [process], gamma, explore, epsilon, updates, horizon, deterministic)
+    process = Process(params, leaning(good, lean, 0), leaning(good, 0.8, 1))
+    return Task(name, env, [mdp], [process], gamma, **settings)
 
 
-def random_task() -> Task:
+def random_task(**settings: Any) -> Task:
     """What is followed and what is learned about has nothing to do with what is good."""
     mdps = [random_mdp(seed) for seed in range(1, 6)]
     nothing = np.zeros((7, 3))
@@ -114,13 +115,16 @@ def random_task() -> Task:
         Process(tabular_params(mdp), leaning(nothing, 0.0, 2 * i), leaning(nothing, 0.0, 2 * i + 1))
         for i, mdp in enumerate(mdps)
     ]
-    return Task("random", tabular_env(mdps[0]), mdps, processes, 0.9, 1.0, 0.5, 400_000, 200)
+    return Task("random", tabular_env(mdps[0]), mdps, processes, 0.9, **settings)
 
 
+LAKE = {"explore": 0.7, "epsilon": 0.5, "updates": 5_000_000, "traced": 3_000_000, "horizon": 128, "power": 0.75}
+CLIFF = {"explore": 0.7, "epsilon": 0.2, "updates": 1_000_000, "traced": 300_000, "horizon": 120, "deterministic": True}
+RANDOM = {"explore": 1.0, "epsilon": 0.5, "updates": 500_000, "traced": 500_000, "horizon": 200}
 TASKS: dict[str, Callable[[], Task]] = {
-    "FrozenLake-v1": partial(grid_task, "FrozenLake-v1", 0.7, 0.5, 0.5, 5_000_000, 128),
-    "CliffWalking-v1": partial(grid_task, "CliffWalking-v1", 0.7, 0.1, 0.7, 2_000_000, 120, True),
-    "random": random_task,
+    "FrozenLake-v1": partial(grid_task, "FrozenLake-v1", 0.5, **LAKE),
+    "CliffWalking-v1": partial(grid_task, "CliffWalking-v1", 0.7, **CLIFF),
+    "random": partial(random_task, **RANDOM),
 }
 
 
@@ -132,7 +136,7 @@ def clocked(task: Task) -> Task:
         size = HORIZON * states + 1  # the last row is the end of time
         P, R = np.zeros((size, actions, size)), np.zeros((size, actions))
         for t in range(HORIZON):
-            rows, after = slice(t * states, (t + 1) * states), slice((t + 1) * states, (t + 2) * states)
+            rows, after = (slice(t * states, (t + 1) * states), slice((t + 1) * states, (t + 2) * states))
             R[rows] = mdp.R
             P[rows, :, after] = mdp.P if t + 1 < HORIZON else 1
         terminal = np.append(np.tile(mdp.terminal, HORIZON), True)
@@ -173,9 +177,15 @@ def soft_point(task: Task, mdp: TabularMDP, process: Process) -> Any:
     return planning.sarsa(mdp, task.gamma, task.epsilon).q
 
 
+def wandering(task: Task, process: Process) -> dict:
+    """Peng's fixed point is then that of a SARSA which explores as the others here do."""
+    del process
+    return {"epsilon": task.epsilon / LAMBDA}
+
+
 def peng_point(task: Task, mdp: TabularMDP, process: Process) -> Any:
     del process
-    return planning.peng(mdp, task.gamma, LAMBDA, task.epsilon).q
+    return planning.peng(mdp, task.gamma, LAMBDA, task.epsilon / LAMBDA).q
 
 
 def target_point(task: Task, mdp: TabularMDP, process: Process) -> Any:
@@ -199,23 +209,23 @@ def clock_point(task: Task, mdp: TabularMDP, process: Process) -> Any:
 
 def traced(trace: str) -> Learner:
     factory = partial(jaxrl.sarsa_lambda, lambda_=LAMBDA, trace=trace)
-    return Learner(factory, soft_point, soft, window=2, lanes=16, share=0.6)
+    return Learner(factory, soft_point, soft, lanes=16, traces=True)
 
 
-def modelled(factory: Callable[..., Agent]) -> Learner:
+def modelled(factory: Callable[..., Agent], lanes: int, share: float = 1.0) -> Learner:
     """Planning in counts; in a task where nothing is random, in the last step of each pair."""
 
     def options(task: Task, process: Process) -> dict:
         return {"model": "last" if task.deterministic else "counts", **exploring(task, process)}
 
-    return Learner(factory, best_point, options, lanes=1024, off_policy=True, steps={"alpha": 1.0, "alpha_power": 0.8})
+    return Learner(factory, best_point, options, lanes=lanes, off_policy=True, share=share, averaged=False)
 
 
 LEARNERS: dict[str, Learner] = {
     "q_learning": Learner(jaxrl.q_learning, best_point, exploring, off_policy=True),
-    "double_q_learning": Learner(jaxrl.double_q_learning, best_point, exploring, off_policy=True),
-    "q_learning, 3 steps": Learner(jaxrl.q_learning, n_step_point, following, window=N_STEPS),
-    "sarsa": Learner(jaxrl.sarsa, soft_point, soft, window=2, share=1.2),
+    "double_q_learning": Learner(jaxrl.double_q_learning, best_point, exploring, off_policy=True, share=1.6),
+    "q_learning, 3 steps": Learner(jaxrl.q_learning, n_step_point, following, window=N_STEPS, share=1.6),
+    "sarsa": Learner(jaxrl.sarsa, soft_point, soft, window=2, share=2.0),
     "sarsa, 3 steps": Learner(jaxrl.sarsa, soft_point, soft, window=N_STEPS + 1, share=1.2),
     "expected_sarsa": Learner(jaxrl.expected_sarsa, soft_point, soft),
     "expected_sarsa, target": Learner(jaxrl.expected_sarsa, target_point, about, off_policy=True),
@@ -225,40 +235,44 @@ LEARNERS: dict[str, Learner] = {
     "sarsa_lambda, replacing": traced("replacing"),
     "sarsa_lambda, dutch": traced("dutch"),
     "q_lambda, watkins": Learner(
-        partial(jaxrl.q_lambda, lambda_=LAMBDA), best_point, exploring, window=2, lanes=16, off_policy=True, share=0.6
+        partial(jaxrl.q_lambda, lambda_=LAMBDA), best_point, exploring, lanes=16, off_policy=True, traces=True
     ),
     "q_lambda, peng": Learner(
-        partial(jaxrl.q_lambda, lambda_=LAMBDA, variant="peng"), peng_point, soft, lanes=16, share=0.6
+        partial(jaxrl.q_lambda, lambda_=LAMBDA, variant="peng"), peng_point, wandering, lanes=16, traces=True
     ),
     "monte_carlo, policy": Learner(
         partial(jaxrl.monte_carlo, visit="every"), followed_point, following, lanes=16, unroll=128, share=2.0
     ),
-    "monte_carlo, clock": Learner(jaxrl.monte_carlo, clock_point, soft, unroll=32, share=2.0, clock=True),
-    "dyna_q": modelled(jaxrl.dyna_q),
-    "prioritized_sweeping": modelled(jaxrl.prioritized_sweeping),
+    "monte_carlo, clock": Learner(jaxrl.monte_carlo, clock_point, soft, unroll=32, share=6.0, clock=True),
+    "dyna_q": modelled(jaxrl.dyna_q, 1024, 2.0),
+    "prioritized_sweeping": modelled(partial(jaxrl.prioritized_sweeping, planning=10, theta=1e-5), 512),
 }
 
 
 def steps_of(learner: Learner, task: Task) -> dict:
-    """Step sizes: N^-0.7 and averages, and where nothing is random half of the error at once."""
+    """Step sizes: averages of N^-0.7, and where nothing is random half of the error at once."""
     if learner.off_policy and task.deterministic:
         return {"alpha": 0.5}
-    return {"alpha": 1.0, "alpha_power": 0.7, "average": 1.0} if learner.steps is None else learner.steps
+    if learner.averaged:
+        return {"alpha": 1.0, "alpha_power": 0.7, "average": 1.0}
+    return {"alpha": 1.0, "alpha_power": task.power}
 
 
 def learn(learner: Learner, task: Task, seeds: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(tables [processes, seeds, S, A], visits, updates a run)."""
     states, actions = task.mdps[0].R.shape
-    unroll, window = max(learner.unroll, 1), learner.window + (learner.unroll and learner.unroll + task.horizon - 2)
-    iterations = int(task.updates * learner.share) // (learner.lanes * unroll)
-    config = jaxrl.LoopConfig(learner.lanes, unroll, warmup=window - unroll)
+    unroll = max(learner.unroll, 1)
+    updates = task.traced if learner.traces else min(MOST, int(task.updates * learner.share))
+    iterations = updates // (learner.lanes * unroll)
     whole = {"horizon": task.horizon} if learner.unroll else {}
 
     def one(process: Process, key: Array) -> tuple[Array, Array]:
         options = {"gamma": task.gamma, **whole, **steps_of(learner, task), **learner.options(task, process)}
         agent = learner.factory(states, actions, **options)
         params = process.params.replace(max_steps_in_episode=task.horizon) if learner.unroll else process.params
-        run = jaxrl.make_run(task.env, params, agent, jaxrl.recent(window, learner.lanes), config)
+        rows = learner.window if agent.rows is None else agent.rows(unroll)
+        config = jaxrl.LoopConfig(learner.lanes, unroll, warmup=rows - unroll)
+        run = jaxrl.make_run(task.env, params, agent, jaxrl.recent(rows, learner.lanes), config)
         state = jaxrl.advance(run, run.warmup(run.init(key)), iterations)[0].agent
         return state.average if "average" in options else state.q, state.visits
 
@@ -320,7 +334,7 @@ RULES: dict[str, dict] = {
     "N^-0.7, averaged": {"alpha": 1.0, "alpha_power": 0.7, "average": 1.0},
     "0.005, averaged": {"alpha": 0.005, "average": 1.0},
 }
-GAMMAS, MOST, POINTS, CURVE_SEEDS = (0.95, 0.99), 10_000_000, 40, 5
+GAMMAS, POINTS, CURVE_SEEDS = (0.95, 0.99), 40, 5
 
 
 def curve(rule: dict, gamma: float) -> dict[str, list[float]]:
@@ -398,33 +412,36 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="the figure again, from the file")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fixed_points.json"))
     options = parser.parse_args()
-    if options.draw:
-        draw(json.loads(options.out.read_text())["curves"])
-        return
     record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {"rows": [], "curves": {}}
-    rows = record["rows"]
+    if options.draw:
+        draw(record["curves"])
+        return
+
+    def save(rows: list[dict]) -> None:
+        """Rows take the place of those of the same learner and task."""
+        new = {(row["learner"], row["task"]) for row in rows}
+        rows = [row for row in record["rows"] if (row["learner"], row["task"]) not in new] + rows
+        rows.sort(key=lambda row: (list(LEARNERS).index(row["learner"]), row["task"]))
+        settings = {"seeds": options.seeds, "visits": VISITS, "n_steps": N_STEPS, "lambda": LAMBDA, "clock": HORIZON}
+        settings["cpu_seconds"] = round(sum(row["cpu_seconds"] for row in rows))
+        record.update({**measure.circumstances(), **settings, "rows": rows, "curves": record.pop("curves")})
+        measure.write(options.out, record)
+
     for task in [TASKS[name]() for name in options.tasks]:
         for name in options.learners:
-            if task.deterministic and LEARNERS[name].clock:
-                continue  # it meets returns of -100 at random, and has no greedy value from a start
-            found = judge(name, task, options.seeds)
-            print(*shown(found)[0], f"{sum(row['cpu_seconds'] for row in found):.0f} s", sep="  ", flush=True)
-            new = {(row["learner"], row["task"]) for row in found}
-            rows = [row for row in rows if (row["learner"], row["task"]) not in new] + found
+            if not (task.deterministic and LEARNERS[name].clock):  # it has no single start for a greedy value
+                found = judge(name, task, options.seeds)
+                print(*shown(found)[0], f"{sum(row['cpu_seconds'] for row in found):.0f} s", sep="  ", flush=True)
+                save(found)
     if options.curves or not record["curves"]:
         record["curves"] = {str(gamma): {name: curve(rule, gamma) for name, rule in RULES.items()} for gamma in GAMMAS}
-    places = list(LEARNERS)
-    rows.sort(key=lambda row: (places.index(row["learner"]), row["task"]))
-    seconds = round(sum(row["cpu_seconds"] for row in rows))
-    measure.table(
-        f"Each learner against its own fixed point, {options.seeds} seeds, {seconds} s of CPU",
-        ("", "task, the worst", "updates", "entries", "judged by", "median", "19 of 20", "bar", "seeds"),
-        shown(rows),
-    )
-    settings = {"seeds": options.seeds, "visits": VISITS, "n_steps": N_STEPS, "lambda": LAMBDA, "clock": HORIZON}
-    record = {**measure.circumstances(), **settings, "cpu_seconds": seconds, "rows": rows, "curves": record["curves"]}
-    measure.write(options.out, record)
+        save([])
     draw(record["curves"])
+    measure.table(
+        f"Each learner against its own fixed point, {options.seeds} seeds, {record['cpu_seconds']} s of CPU",
+        ("", "task, the worst", "updates", "entries", "judged by", "median", "19 of 20", "bar", "seeds"),
+        shown(record["rows"]),
+    )
 
 
 if __name__ == "__main__":
