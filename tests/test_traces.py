@@ -157,7 +157,7 @@ def test_steps_of_a_longer_unroll_are_learned_from_in_order(x64):
 
 @pytest.mark.parametrize(
     ("kind", "counted"),
-    [("replacing", False), ("dutch", True), ("watkins", True), ("peng", False)],
+    [("replacing", False), ("dutch", True), ("peng", False)],
 )
 def test_lambda_zero_is_one_step_learning(kind, counted, x64):
     """Also where several environments meet, with visit counts and averages."""
@@ -360,10 +360,9 @@ def test_bad_input():
         q_lambda(S, A, variant="watkin")
 
 
-@pytest.mark.parametrize("kind", ["dutch", "watkins"])
-def test_windows_without_the_next_step_are_refused(kind):
+def test_windows_without_the_next_step_are_refused():
     step = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1])[:, None], log())
-    agent = make(kind)
+    agent = make("dutch")
     with pytest.raises(ValueError, match=r"1 windows of 1 steps .* use recent\(unroll \+ 1, 1\)") as error:
         agent.update(agent.init(None, step.obs[:, 0]), Sample(step, jnp.arange(1), jnp.ones(1)), jax.random.key(0), 0)
     assert "\n" not in str(error.value)
