@@ -30,6 +30,7 @@ def _curves(make: Callable[..., Agent], window: int) -> dict[str, np.ndarray]:
 
 @functools.cache
 def _off_line() -> dict[str, np.ndarray]:
+    """The returns of an episode are those of the table at its end, before it moves: lambda 0 is not quite TD(0)."""
     return _curves(functools.partial(jaxrl.lambda_return, horizon=LONGEST), 1 + LONGEST)
 
 
