@@ -4,8 +4,9 @@
 
 Rows: the recipe `glie_mc_blackjack`, epsilon linear from 1 to 0.02; the same with plain averages, alpha / N; with a
 constant step; and exploring starts. `stick table` compares hit or stick with the exact best wherever the exact
-difference of the two is above 0.03. `floor` is what a constant step leaves: the standard deviation of the greedy
-action's value over seeds, beside sqrt(alpha / (2 - alpha)) times that of a return.
+difference of the two is above 0.03. `spread` is the standard deviation over seeds of the best action's value, the mean
+over those hands: what a constant step leaves for ever, at most sqrt(alpha / (2 - alpha)) of a return's 0.95, and less
+where one step goes towards the mean of several returns, as here, a learn phase's.
 """
 
 import argparse
@@ -23,7 +24,7 @@ BAR, CLEAR, CELLS = -0.0441, 0.03, 704  # the value asked for; a clear differenc
 SETTINGS: dict[str, dict[str, Any]] = {
     "GLIE, visits^-0.7": {},
     "GLIE, 1 / visits": {"agent.alpha_power": 1.0},
-    "GLIE, constant 0.001": {"agent.alpha": 0.001, "agent.alpha_power": 0.0},
+    "GLIE, constant 0.02": {"agent.alpha": 0.02, "agent.alpha_power": 0.0},
     "exploring starts, 1 / visits": {"agent.exploring_starts": True, "agent.alpha_power": 1.0},
 }
 
@@ -74,8 +75,8 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/blackjack.json")
     options = parser.parse_args()
     rows = [study(name, changes, options.seeds, options.episodes) for name, changes in SETTINGS.items()]
-    alpha = SETTINGS["GLIE, constant 0.001"]["agent.alpha"]
-    floor = float(np.sqrt(alpha / (2 - alpha)))  # times the deviation of a return, about 0.95 here
+    alpha = SETTINGS["GLIE, constant 0.02"]["agent.alpha"]
+    floor = 0.95 * float(np.sqrt(alpha / (2 - alpha)))
     measure.table(
         f"Blackjack, exact value of the learned greedy policy (the best is -0.0431), {options.seeds} seeds",
         ("", "hands", "lowest", "highest", f">= {BAR}", "wrong of clear hands", "spread", "s a run"),
@@ -93,7 +94,9 @@ def main() -> None:
             for row in rows
         ],
     )
-    measure.write(options.out, {**measure.circumstances(), "bar": BAR, "constant_step_floor": floor, "rows": rows})
+    measure.write(
+        options.out, {**measure.circumstances(), "bar": BAR, "highest_spread_of_the_constant_step": floor, "rows": rows}
+    )
 
 
 if __name__ == "__main__":
