@@ -8,8 +8,13 @@ without a time limit, which would cut n-step returns short. A seed's error is th
 1,000 visits, as a share of the range of the exact q; the bar is 0.02 for 19 of 20 seeds. On CliffWalking nothing is
 random for an off-policy learner: its bar is 0.001 of reward. An on-policy one meets there returns of -100 at random: it
 is judged by the exact value, from the start, of the policy greedy in its table; it must be that of the policy greedy in
-the exact q. All seeds of a learner, and all random processes, are one vmapped call. A part of the learners or tasks
-replaces its own rows in the file, and leaves the others.
+the exact q. All seeds of a learner, and all random processes, are one vmapped call.
+
+A part of the learners or tasks replaces its own rows in the file and leaves the others. The whole takes one core about
+a quarter of an hour; on two cores, seven minutes:
+
+    taskset -c 0 python benchmarks/fixed_points.py --tasks FrozenLake-v1 &
+    taskset -c 1 python benchmarks/fixed_points.py --tasks CliffWalking-v1 random
 """
 
 import argparse
@@ -404,6 +409,30 @@ def shown(rows: list[dict]) -> list[tuple[str, ...]]:
     ]
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The file, or an empty one."""
+    return json.loads(path.read_text()) if path.exists() else {"rows": [], "curves": {}}
+
+
+def write(path: Path, rows: list[dict], seeds: int, curves: dict | None = None) -> None:
+    """Rows take the place of those of the same learner and task; the others stay, which another process may write."""
+    old, new = read(path), {(row["learner"], row["task"]) for row in rows}
+    rows = [row for row in old["rows"] if (row["learner"], row["task"]) not in new] + rows
+    rows.sort(key=lambda row: (list(LEARNERS).index(row["learner"]), row["task"]))
+    record = {
+        **measure.circumstances(),
+        "seeds": seeds,
+        "visits": VISITS,
+        "n_steps": N_STEPS,
+        "lambda": LAMBDA,
+        "clock": HORIZON,
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows)),
+        "rows": rows,
+        "curves": curves or old["curves"],
+    }
+    measure.write(path, record, indent=None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learners", nargs="*", choices=LEARNERS, default=list(LEARNERS), metavar="NAME")
@@ -413,30 +442,19 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="the figure again, from the file")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fixed_points.json"))
     options = parser.parse_args()
-    record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {"rows": [], "curves": {}}
     if options.draw:
-        draw(record["curves"])
+        draw(read(options.out)["curves"])
         return
-
-    def save(rows: list[dict]) -> None:
-        """Rows take the place of those of the same learner and task."""
-        new = {(row["learner"], row["task"]) for row in rows}
-        rows = [row for row in record["rows"] if (row["learner"], row["task"]) not in new] + rows
-        rows.sort(key=lambda row: (list(LEARNERS).index(row["learner"]), row["task"]))
-        settings = {"seeds": options.seeds, "visits": VISITS, "n_steps": N_STEPS, "lambda": LAMBDA, "clock": HORIZON}
-        settings["cpu_seconds"] = round(sum(row["cpu_seconds"] for row in rows))
-        record.update({**measure.circumstances(), **settings, "rows": rows, "curves": record.pop("curves")})
-        measure.write(options.out, record, indent=None)
-
     for task in [TASKS[name]() for name in options.tasks]:
         for name in options.learners:
             if not (task.deterministic and LEARNERS[name].clock):  # it has no single start for a greedy value
                 found = judge(name, task, options.seeds)
                 print(*shown(found)[0], f"{sum(row['cpu_seconds'] for row in found):.0f} s", sep="  ", flush=True)
-                save(found)
-    if options.curves or not record["curves"]:
-        record["curves"] = {str(gamma): {name: curve(rule, gamma) for name, rule in RULES.items()} for gamma in GAMMAS}
-        save([])
+                write(options.out, found, options.seeds)
+    if options.curves or not read(options.out)["curves"]:
+        curves = {str(gamma): {name: curve(rule, gamma) for name, rule in RULES.items()} for gamma in GAMMAS}
+        write(options.out, [], options.seeds, curves)
+    record = read(options.out)
     draw(record["curves"])
     measure.table(
         f"Each learner against its own fixed point, {options.seeds} seeds, {record['cpu_seconds']} s of CPU",
