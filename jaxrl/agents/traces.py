@@ -172,9 +172,9 @@ def _trace_agent(
         trace = marked((gamma * lambda_ * memo.trace).astype(memo.trace.dtype), (lanes, active, action), visits)
 
         weight = weight.astype(trace.dtype)
-        pull = jnp.sum((weight * lesson.along)[:, None, None] * trace, axis=0)
+        pull = _summed(weight * lesson.along, trace)
         pull = pull.at[active, action].add((weight * lesson.own)[:, None])
-        mass = jnp.sum(jnp.abs(trace), axis=0)  # over environments, [S, A]
+        mass = _summed(jnp.ones_like(weight), jnp.abs(trace))
         reach = jnp.max(jnp.abs(trace), axis=0) if constant else 1
         share = base.rate(mass, visits) / tilings * (reach / jnp.where(mass > 0, mass, 1))
         table = state.q + (share * pull).astype(state.q.dtype)
@@ -203,6 +203,11 @@ def _trace_agent(
         return state, priority[-1], jax.tree.map(jnp.mean, metrics)
 
     return Agent(init, base.carry, base.act, update, rows=lambda unroll: method.length + unroll - 1)
+
+
+def _summed(weight: Array, trace: Array) -> Array:
+    """The weighted sum [S, A] over environments: as a product, for XLA on CPU takes five times as long to reduce."""
+    return jnp.tensordot(weight, trace, 1, precision="highest")
 
 
 def _first(window: Transition) -> Transition:
