@@ -10,8 +10,8 @@ random for an off-policy learner: its bar is 0.001 of reward. An on-policy one m
 is judged by the exact value, from the start, of the policy greedy in its table; it must be that of the policy greedy in
 the exact q. All seeds of a learner, and all random processes, are one vmapped call.
 
-A part of the learners or tasks replaces its own rows in the file and leaves the others. The whole takes one core about
-a quarter of an hour; on two cores, seven minutes:
+A part of the learners or tasks replaces its own rows in the file and leaves the others. The whole takes one core eleven
+minutes; two cores seven:
 
     taskset -c 0 python benchmarks/fixed_points.py --tasks FrozenLake-v1 &
     taskset -c 1 python benchmarks/fixed_points.py --tasks CliffWalking-v1 random
@@ -124,7 +124,7 @@ def random_task(**settings: Any) -> Task:
     return Task("random", tabular_env(mdps[0]), mdps, processes, 0.9, **settings)
 
 
-LAKE = {"explore": 0.7, "epsilon": 0.5, "updates": 5_000_000, "traced": 3_000_000, "horizon": 128, "power": 0.75}
+LAKE = {"explore": 0.7, "epsilon": 0.5, "updates": 5_000_000, "traced": 8_000_000, "horizon": 128, "power": 0.75}
 CLIFF = {"explore": 0.7, "epsilon": 0.2, "updates": 1_000_000, "traced": 300_000, "horizon": 120, "deterministic": True}
 RANDOM = {"explore": 1.0, "epsilon": 0.5, "updates": 500_000, "traced": 500_000, "horizon": 200}
 TASKS: dict[str, Callable[[], Task]] = {
