@@ -61,20 +61,57 @@ class NatureConv(nn.Module):
         return nn.relu(nn.Dense(self.width)(x.ravel()))
 
 
+class NoisyDense(nn.Module):
+    """A dense layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, equations 9 to 11).
+
+    Each call with `rngs={"noise": key}` draws its own noise, every layer another; without, the weights are their means.
+    `sigma` is the noise's scale at the start, over the square root of the inputs.
+    """
+
+    features: int
+    sigma: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        reach = inputs**-0.5
+
+        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+            return jax.random.uniform(key, shape, jnp.float32, -reach, reach)
+
+        scale = nn.initializers.constant(self.sigma * reach)
+        kernel = self.param("kernel", uniform, (inputs, self.features))
+        bias = self.param("bias", uniform, (self.features,))
+        kernel_scale = self.param("kernel_scale", scale, (inputs, self.features))
+        bias_scale = self.param("bias_scale", scale, (self.features,))
+        y = x @ kernel + bias
+        if not self.has_rng("noise"):
+            return y
+        noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,))
+        noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+        into, out = noise[:inputs], noise[inputs:]
+        return y + ((x * into) @ kernel_scale) * out + bias_scale * out
+
+
 class QNetwork(nn.Module):
     """Action values q [A] of one observation: a torso, then a linear head.
 
-    With `dueling` the head is v + a - mean(a) (Wang et al. 2016, equation 9).
+    With `dueling` the head is v + a - mean(a) (Wang et al. 2016, equation 9). With `atoms` it gives [A, atoms]: logits
+    of a categorical return, or quantiles. With `noisy` its layers are `NoisyDense`; a torso's own are its business.
     """
 
     num_actions: int
     torso: nn.Module = MLP()
     dueling: bool = False
+    atoms: int | None = None
+    noisy: bool = False
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
         x = self.torso(obs)
-        advantage = nn.Dense(self.num_actions, name="advantage" if self.dueling else "q")(x)
-        if not self.dueling:
-            return advantage
-        return nn.Dense(1, name="value")(x) + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+        dense, atoms = NoisyDense if self.noisy else nn.Dense, self.atoms or 1
+        advantage = dense(self.num_actions * atoms, name="advantage" if self.dueling else "q")(x)
+        advantage = advantage.reshape(self.num_actions, atoms)
+        if self.dueling:
+            advantage += dense(atoms, name="value")(x)[None] - jnp.mean(advantage, axis=0, keepdims=True)
+        return advantage if self.atoms else advantage[:, 0]

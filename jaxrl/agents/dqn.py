@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -32,22 +31,18 @@ def dqn(
     checks.in_range("gamma", gamma, 0, 1)
     checks.one_of("loss", loss, ["squared", "huber"])
 
-    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array) -> tuple[Array, PyTree]:
-        del key
-        observation, _ = explore.split_mask(obs)
-        return network.apply(params, observation), carry
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
+        return value.apply(network, params, obs, key), carry
 
     def td_loss(params: PyTree, target: PyTree, window: Transition, key: Array):
-        del key
         step = returns.n_step(window, gamma)
-        observation, _ = explore.split_mask(step.obs)
-        next_observation, mask = explore.split_mask(step.next_obs)
-        q = network.apply(params, observation)[step.action]
-        next_q = network.apply(target, next_observation)
-        chooser = network.apply(jax.lax.stop_gradient(params), next_observation) if double else next_q
-        error = step.reward + step.discount * next_q[explore.greedy(chooser, mask=mask)] - q
-        value = optax.huber_loss(error) if loss == "huber" else jnp.square(error)
-        return value, jnp.abs(error), {"q": q}
+        _, mask = explore.split_mask(step.next_obs)
+        seen = value.look(network, params, target, step, key, double)
+        q = seen.here[step.action]
+        following = seen.ahead[explore.greedy(seen.chooser, mask=mask)]
+        error = step.reward + step.discount * following - q
+        cost = optax.huber_loss(error) if loss == "huber" else jnp.square(error)
+        return cost, jnp.abs(error), {"q": q}
 
     return value.value_agent(
         network.init, values, td_loss, optimizer or optax.adam(1e-3), target_update or value.polyak(0.005), epsilon

@@ -1,7 +1,7 @@
 """The shell that every deep value-based agent shares: act, one gradient step, target copy.
 
 An algorithm brings its `values` and its `loss`, both for ONE item; both take a key, so that noisy and sampled-quantile
-networks are no special case.
+networks are no special case. `values` gets None for a key where the agent is greedy: then nothing is noisy.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrl import checks, explore
+from jaxrl.returns import NStep
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
 
-# (params, carry, obs, key) -> (q [A], carry)
-Values = Callable[[PyTree, PyTree, PyTree, Array], tuple[Array, PyTree]]
+# (params, carry, obs, key or None) -> (q [A], carry)
+Values = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Array, PyTree]]
 # (params, target, window [T, ...], key) -> (loss [], priority [], metrics [])
 Loss = Callable[[PyTree, PyTree, Transition, Array], tuple[Array, Array, Metrics]]
 # (params, target, updates) -> target
@@ -26,10 +27,13 @@ TargetUpdate = Callable[[PyTree, PyTree, Array], PyTree]
 
 
 class Network(Protocol):
-    """What flax modules are, and all that is asked of a network."""
+    """What flax modules are, and all that is asked of a network.
+
+    One that draws noise has an attribute `noisy` that is true, and takes flax's `rngs={"noise": key}`.
+    """
 
     def init(self, key: Array, obs: PyTree, /) -> PyTree: ...
-    def apply(self, params: PyTree, obs: PyTree, /) -> Any: ...  # q [A]
+    def apply(self, params: PyTree, obs: PyTree, /) -> Any: ...  # q [A], or with a distribution [A, atoms]
 
 
 class ValueState(NamedTuple):
@@ -39,6 +43,33 @@ class ValueState(NamedTuple):
     target: PyTree  # the parameters that bootstrap, as params
     optimizer: PyTree
     updates: Array  # [] int32, gradient steps so far
+
+
+def apply(network: Any, params: PyTree, obs: PyTree, key: Array | None, *more: Array) -> Any:
+    """What a network says of one observation, whose mask it does not see; a key draws noise, None draws none."""
+    observation, _ = explore.split_mask(obs)
+    if key is None or not getattr(network, "noisy", False):
+        return network.apply(params, observation, *more)
+    return network.apply(params, observation, *more, rngs={"noise": key})
+
+
+class Looks(NamedTuple):
+    """What a network says where a step was taken and where it led."""
+
+    here: Array  # at obs, by the parameters that learn
+    ahead: Array  # at next_obs, by the target
+    chooser: Array  # at next_obs, by those that choose the next action: no gradient goes there
+
+
+def look(network: Any, params: PyTree, target: PyTree, step: NStep, key: Array, double: bool, *more: Array) -> Looks:
+    """The target chooses the next action itself, or with `double` the parameters do (van Hasselt et al. 2016)."""
+    online_key, target_key, chooser_key = jax.random.split(key, 3)
+    here = apply(network, params, step.obs, online_key, *more)
+    ahead = apply(network, target, step.next_obs, target_key, *more)
+    if not double:
+        return Looks(here, ahead, ahead)
+    chooser = apply(network, jax.lax.stop_gradient(params), step.next_obs, chooser_key, *more)
+    return Looks(here, ahead, chooser)
 
 
 def polyak(tau: ArrayLike) -> TargetUpdate:
@@ -82,11 +113,12 @@ def value_agent(
     def act(
         state: ValueState, carry: PyTree, obs: PyTree, key: Array, steps: ArrayLike, greedy: bool = False
     ) -> tuple[Array, PyTree]:
-        value_key, explore_key = jax.random.split(key)
-        q, carry = values(state.params, carry, obs, value_key)
         _, mask = explore.split_mask(obs)
         if greedy:
+            q, carry = values(state.params, carry, obs, None)
             return explore.greedy(q, mask=mask), carry
+        value_key, explore_key = jax.random.split(key)
+        q, carry = values(state.params, carry, obs, value_key)
         return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
 
     def update(state: ValueState, sample: Sample, key: Array, steps: Array) -> tuple[ValueState, Array, Metrics]:

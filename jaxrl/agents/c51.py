@@ -1,0 +1,70 @@
+"""Categorical deep Q-learning, C51 (Bellemare et al. 2017), and in it Rainbow (Hessel et al. 2018)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, explore, returns
+from jaxrl.agents import value
+from jaxrl.types import Agent, PyTree, Schedule, Transition
+
+
+def c51(
+    network: value.Network,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    atoms: int = 51,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    gamma: ArrayLike = 0.99,
+    double: bool = False,
+    target_update: value.TargetUpdate | None = None,
+    epsilon: ArrayLike | Schedule = 0.05,
+) -> Agent:
+    """Cross-entropy to the projected distribution of r + gamma^k Z_target(s', a') (Bellemare et al. 2017, equation 7).
+
+    `network` gives logits [A, atoms] of returns at `atoms` points from v_min to v_max; what lies beyond them is learned
+    as their nearest. The priority is the loss, the Kullback-Leibler divergence (Hessel et al. 2018). Metrics: `q`, and
+    `outside`, the share of the target's mass that was clipped. Raises ValueError for atoms below 2 or v_min >= v_max.
+    """
+    checks.in_range("gamma", gamma, 0, 1)
+    checks.at_least("atoms", atoms, 2)
+    if not v_min < v_max:
+        raise ValueError(f"v_min is {v_min} and v_max {v_max}; v_min must be below v_max")
+    support = tuple(v_min + (v_max - v_min) * i / (atoms - 1) for i in range(atoms))
+
+    def expectation(logits: Array) -> Array:
+        return jax.nn.softmax(logits) @ jnp.asarray(support)
+
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
+        return expectation(value.apply(network, params, obs, key)), carry
+
+    def loss(params: PyTree, target: PyTree, window: Transition, key: Array):
+        step = returns.n_step(window, gamma)
+        _, mask = explore.split_mask(step.next_obs)
+        seen = value.look(network, params, target, step, key, double)
+        logits = seen.here[step.action]
+        following = jax.nn.softmax(seen.ahead[explore.greedy(expectation(seen.chooser), mask=mask)])
+        points = step.reward + step.discount * jnp.asarray(support)
+        goal = jax.lax.stop_gradient(project(points, following, v_min, v_max))
+        divergence = -jnp.sum(goal * jax.nn.log_softmax(logits))
+        outside = jnp.sum(following * ((points < v_min) | (points > v_max)))
+        own = jax.scipy.special.entr(goal).sum()
+        return divergence, divergence - own, {"q": expectation(logits), "outside": outside}
+
+    return value.value_agent(
+        network.init, values, loss, optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005), epsilon
+    )
+
+
+def project(points: Array, chances: Array, v_min: float, v_max: float) -> Array:
+    """The chances [K] of a distribution at points [K] shared out among K even points from v_min to v_max.
+
+    Each gives to its two nearest neighbours in proportion to nearness (Bellemare et al. 2017, equation 7).
+    """
+    (atoms,) = points.shape
+    place = (jnp.clip(points, v_min, v_max) - v_min) / (v_max - v_min) * (atoms - 1)  # [K], in grid steps
+    nearness = jnp.clip(1 - jnp.abs(place[:, None] - jnp.arange(atoms)[None]), 0, 1)
+    return chances @ nearness
