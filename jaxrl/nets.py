@@ -115,3 +115,27 @@ class QNetwork(nn.Module):
         if self.dueling:
             advantage += dense(atoms, name="value")(x)[None] - jnp.mean(advantage, axis=0, keepdims=True)
         return advantage if self.atoms else advantage[:, 0]
+
+
+class ImplicitQuantiles(nn.Module):
+    """Quantiles of the return of each action at any fractions (Dabney, Ostrovski et al. 2018, equation 4).
+
+    (obs, fractions [K]) -> [K, A]: the torso's features times a ReLU layer of cos(pi i fraction), i below `cosines`; the
+    head is a `QNetwork`. Without fractions, as at initialisation, it takes one half.
+    """
+
+    num_actions: int
+    torso: nn.Module = MLP()
+    hidden: Sequence[int] = ()
+    cosines: int = 64
+    dueling: bool = False
+    noisy: bool = False
+
+    @nn.compact
+    def __call__(self, obs: PyTree, fractions: Array | None = None) -> Array:
+        fractions = jnp.full(1, 0.5) if fractions is None else fractions
+        features = self.torso(obs)
+        angles = jnp.pi * jnp.arange(self.cosines)[None] * fractions[:, None]
+        embedding = nn.relu(nn.Dense(features.shape[-1], name="embedding")(jnp.cos(angles)))
+        head = QNetwork(self.num_actions, MLP(self.hidden), self.dueling, noisy=self.noisy, name="head")
+        return jax.vmap(head)(features[None] * embedding)

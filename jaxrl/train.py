@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrl import checks
+from jaxrl import checks, xla
 from jaxrl.types import Agent, Buffer, Metrics, PyTree, Transition
 from jaxrl.vector import make_vector
 
@@ -164,7 +164,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
     def _interact(state: RunState) -> tuple[RunState, Transition, Metrics]:
         key, act_key, env_key = jax.random.split(state.key, 3)
         action, next_carry = decide(agent, state.agent, state.carry, state.obs, act_key, env_steps(state.clock))
-        action = _once(action, state.clock)
+        action = xla.once(action, state.clock)
         obs, env_state, reward, terminated, truncated, info = vector.step(
             jax.random.split(env_key, num_envs), state.env_state, action
         )
@@ -264,21 +264,6 @@ def _repeat(body: Callable, state: PyTree, xs: PyTree, length: int) -> tuple[PyT
         return body(state, jax.tree.map(lambda leaf: leaf[0], xs))
     state, metrics = jax.lax.scan(body, state, xs, length)
     return state, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
-
-
-def _once(action: Array, clock: Array) -> Array:
-    """The same actions, computed before they are used.
-
-    XLA on CPU would else compute a cheap choice anew in each of its uses, which makes a table's loop three times as
-    slow. It fuses nothing across a loop; this one, as far as it can tell, might run.
-    """
-
-    def barrier(action: Array, clock: Array) -> Array:
-        return jax.lax.while_loop(
-            lambda carry: carry[1] < 0, lambda carry: (carry[0] + 1, carry[1] + 1), (action, clock)
-        )[0]
-
-    return jax.lax.platform_dependent(action, clock, cpu=barrier, default=lambda action, clock: action)
 
 
 def _as_prefix(done: Array, leaf: Array) -> Array:

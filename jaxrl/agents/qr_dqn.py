@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
+from jaxrl.agents.value import quantile_loss
 from jaxrl.types import Agent, PyTree, Schedule, Transition
 
 
@@ -47,15 +48,3 @@ def qr_dqn(
     return value.value_agent(
         network.init, values, loss, optimizer or optax.adam(5e-5), target_update or value.polyak(0.005), epsilon
     )
-
-
-def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: float) -> Array:
-    """The quantile Huber loss [] of quantiles [K] at fractions [K] for samples goal [M] of the return.
-
-    The sum over quantiles of the mean over samples of |fraction - 1{u < 0}| L_kappa(u) / kappa, u = sample - quantile.
-    """
-    error = goal[None, :] - found[:, None]
-    size = jnp.abs(error)
-    huber = size if kappa == 0 else jnp.where(size <= kappa, 0.5 * error**2, kappa * (size - 0.5 * kappa)) / kappa
-    weight = jnp.abs(fractions[:, None] - (error < 0))
-    return jnp.sum(jnp.mean(weight * huber, axis=1))

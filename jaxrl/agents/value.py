@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, explore
+from jaxrl import checks, explore, xla
 from jaxrl.returns import NStep
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
 
@@ -123,6 +123,7 @@ def value_agent(
 
     def update(state: ValueState, sample: Sample, key: Array, steps: Array) -> tuple[ValueState, Array, Metrics]:
         del steps
+        key = xla.once(key, state.updates)
         keys = jax.random.split(key, sample.weight.shape[0])
 
         def batch_loss(params: PyTree) -> tuple[Array, tuple[Array, Metrics]]:
@@ -140,3 +141,15 @@ def value_agent(
         return ValueState(params, target, optimizer_state, updates), priority, metrics
 
     return Agent(init, lambda num_envs: (), act, update)
+
+
+def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: float) -> Array:
+    """The quantile Huber loss [] of quantiles [K] at fractions [K] for samples goal [M] of the return.
+
+    The sum over quantiles of the mean over samples of |fraction - 1{u < 0}| L_kappa(u) / kappa, u = sample - quantile.
+    """
+    error = goal[None, :] - found[:, None]
+    size = jnp.abs(error)
+    huber = size if kappa == 0 else jnp.where(size <= kappa, 0.5 * error**2, kappa * (size - 0.5 * kappa)) / kappa
+    weight = jnp.abs(fractions[:, None] - (error < 0))
+    return jnp.sum(jnp.mean(weight * huber, axis=1))

@@ -1,0 +1,65 @@
+"""Implicit quantile networks, IQN (Dabney, Ostrovski et al. 2018)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, explore, returns
+from jaxrl.agents import value
+from jaxrl.agents.value import quantile_loss
+from jaxrl.types import Agent, PyTree, Schedule, Transition
+
+
+def iqn(
+    network: value.Network,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    fractions: int = 64,
+    target_fractions: int = 64,
+    acting_fractions: int = 32,
+    kappa: float = 1.0,
+    gamma: ArrayLike = 0.99,
+    double: bool = False,
+    target_update: value.TargetUpdate | None = None,
+    epsilon: ArrayLike | Schedule = 0.05,
+) -> Agent:
+    """Quantile Huber regression at fractions drawn anew for each item (Dabney, Ostrovski et al. 2018, equation 3).
+
+    `network(obs, fractions [K])` gives the quantiles [K, A] at those fractions, as `nets.ImplicitQuantiles` does. An
+    action is chosen by the mean over `acting_fractions` drawn ones, over even ones where the agent is greedy. The
+    priority is the loss. Raises ValueError for fewer than one fraction of a kind and kappa below 0.
+    """
+    checks.in_range("gamma", gamma, 0, 1)
+    checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
+    for name, number in (("", fractions), ("target_", target_fractions), ("acting_", acting_fractions)):
+        checks.at_least(f"{name}fractions", number, 1)
+
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
+        even = (jnp.arange(acting_fractions) + 0.5) / acting_fractions
+        drawn = even if key is None else jax.random.uniform(key, (acting_fractions,))
+        noise = None if key is None else jax.random.fold_in(key, 1)
+        return jnp.mean(value.apply(network, params, obs, noise, drawn), axis=0), carry
+
+    def loss(params: PyTree, target: PyTree, window: Transition, key: Array):
+        own_key, ahead_key, choose_key, here_noise, ahead_noise, choose_noise = jax.random.split(key, 6)
+        step = returns.n_step(window, gamma)
+        _, mask = explore.split_mask(step.next_obs)
+        own = jax.random.uniform(own_key, (fractions,))
+        found = value.apply(network, params, step.obs, here_noise, own)[:, step.action]
+        ahead = value.apply(
+            network, target, step.next_obs, ahead_noise, jax.random.uniform(ahead_key, (target_fractions,))
+        )
+        chooses = jax.lax.stop_gradient(params) if double else target
+        chooser = value.apply(
+            network, chooses, step.next_obs, choose_noise, jax.random.uniform(choose_key, (acting_fractions,))
+        )
+        following = ahead[:, explore.greedy(jnp.mean(chooser, axis=0), mask=mask)]
+        goal = jax.lax.stop_gradient(step.reward + step.discount * following)
+        cost = quantile_loss(found, own, goal, kappa)
+        return cost, cost, {"q": jnp.mean(found)}
+
+    return value.value_agent(
+        network.init, values, loss, optimizer or optax.adam(5e-5), target_update or value.polyak(0.005), epsilon
+    )
