@@ -120,8 +120,8 @@ class QNetwork(nn.Module):
 class ImplicitQuantiles(nn.Module):
     """Quantiles of the return of each action at any fractions (Dabney, Ostrovski et al. 2018, equation 4).
 
-    (obs, fractions [K]) -> [K, A]: the torso's features times a ReLU layer of cos(pi i fraction), i below `cosines`; the
-    head is a `QNetwork`. Without fractions, as at initialisation, it takes one half.
+    (obs, fractions [K]) -> [K, A]: the torso's features times a ReLU layer of cos(pi i fraction), i below `cosines`;
+    the head is a `QNetwork`. Without fractions, as at initialisation, it takes one half.
     """
 
     num_actions: int

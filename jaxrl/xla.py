@@ -1,6 +1,7 @@
 """What XLA's compiler for CPUs must be told; elsewhere it does nothing."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxrl.types import PyTree
@@ -26,4 +27,4 @@ def _changed(tree: PyTree) -> PyTree:
 
 
 def _is_key(leaf: Array) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
