@@ -1,5 +1,6 @@
 """Categorical deep Q-learning, C51 (Bellemare et al. 2017), and in it Rainbow (Hessel et al. 2018)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,13 +27,11 @@ def c51(
     """Cross-entropy to the projected distribution of r + gamma^k Z_target(s', a') (Bellemare et al. 2017, equation 7).
 
     `network` gives logits [A, atoms] of returns at `atoms` points from v_min to v_max; what lies beyond them is learned
-    as their nearest. The priority is the loss, the Kullback-Leibler divergence (Hessel et al. 2018). Metrics: `q`, and
+    as their nearest. The priority is the Kullback-Leibler divergence (Hessel et al. 2018). Metrics: `q`, and
     `outside`, the share of the target's mass that was clipped. Raises ValueError for atoms below 2 or v_min >= v_max.
     """
     checks.in_range("gamma", gamma, 0, 1)
-    checks.at_least("atoms", atoms, 2)
-    if not v_min < v_max:
-        raise ValueError(f"v_min is {v_min} and v_max {v_max}; v_min must be below v_max")
+    value.check_support("atoms", atoms, v_min, v_max)
     support = tuple(v_min + (v_max - v_min) * i / (atoms - 1) for i in range(atoms))
 
     def expectation(logits: Array) -> Array:
@@ -49,21 +48,24 @@ def c51(
         following = jax.nn.softmax(seen.ahead[explore.greedy(expectation(seen.chooser), mask=mask)])
         points = step.reward + step.discount * jnp.asarray(support)
         goal = jax.lax.stop_gradient(project(points, following, v_min, v_max))
-        divergence = -jnp.sum(goal * jax.nn.log_softmax(logits))
+        cost = -jnp.sum(goal * jax.nn.log_softmax(logits))
         outside = jnp.sum(following * ((points < v_min) | (points > v_max)))
-        own = jax.scipy.special.entr(goal).sum()
-        return divergence, divergence - own, {"q": expectation(logits), "outside": outside}
+        entropy = jnp.sum(jax.scipy.special.entr(goal))
+        return cost, cost - entropy, {"q": expectation(logits), "outside": outside}
 
-    return value.value_agent(
-        network.init, values, loss, optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005), epsilon
-    )
+    init = value.checked_init(network, ("A", atoms))
+    optimizer, target_update = optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
 
 
 def project(points: Array, chances: Array, v_min: float, v_max: float) -> Array:
     """The chances [K] of a distribution at points [K] shared out among K even points from v_min to v_max.
 
     Each gives to its two nearest neighbours in proportion to nearness (Bellemare et al. 2017, equation 7).
+    Raises AssertionError while tracing on other shapes.
     """
+    chex.assert_rank([points, chances], 1)
+    chex.assert_equal_shape([points, chances])
     (atoms,) = points.shape
     place = (jnp.clip(points, v_min, v_max) - v_min) / (v_max - v_min) * (atoms - 1)  # [K], in grid steps
     nearness = jnp.clip(1 - jnp.abs(place[:, None] - jnp.arange(atoms)[None]), 0, 1)

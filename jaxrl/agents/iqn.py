@@ -36,12 +36,6 @@ def iqn(
     for name, number in (("", fractions), ("target_", target_fractions), ("acting_", acting_fractions)):
         checks.at_least(f"{name}fractions", number, 1)
 
-    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
-        even = (jnp.arange(acting_fractions) + 0.5) / acting_fractions
-        drawn = even if key is None else jax.random.uniform(key, (acting_fractions,))
-        noise = None if key is None else jax.random.fold_in(key, 1)
-        return jnp.mean(value.apply(network, params, obs, noise, drawn), axis=0), carry
-
     def loss(params: PyTree, target: PyTree, window: Transition, key: Array):
         own_key, ahead_key, choose_key, here_noise, ahead_noise, choose_noise = jax.random.split(key, 6)
         step = returns.n_step(window, gamma)
@@ -60,6 +54,7 @@ def iqn(
         cost = quantile_loss(found, own, goal, kappa)
         return cost, cost, {"q": jnp.mean(found)}
 
-    return value.value_agent(
-        network.init, values, loss, optimizer or optax.adam(5e-5), target_update or value.polyak(0.005), epsilon
-    )
+    init = value.checked_init(network, (fractions, "A"), jax.ShapeDtypeStruct((fractions,), jnp.float32))
+    optimizer, target_update = optimizer or optax.adam(5e-5), target_update or value.polyak(0.005)
+    values = value.implicit_values(network, acting_fractions)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)

@@ -45,6 +45,6 @@ def qr_dqn(
         cost = quantile_loss(found, (jnp.arange(quantiles) + 0.5) / quantiles, goal, kappa)
         return cost, cost, {"q": jnp.mean(found)}
 
-    return value.value_agent(
-        network.init, values, loss, optimizer or optax.adam(5e-5), target_update or value.polyak(0.005), epsilon
-    )
+    init = value.checked_init(network, ("A", quantiles))
+    optimizer, target_update = optimizer or optax.adam(5e-5), target_update or value.polyak(0.005)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)

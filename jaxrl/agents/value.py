@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, xla
 from jaxrl.returns import NStep
-from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
+from jaxrl.types import Act, Agent, Metrics, PyTree, Sample, Schedule, Transition
 
 # (params, carry, obs, key or None) -> (q [A], carry)
 Values = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Array, PyTree]]
@@ -51,6 +51,26 @@ def apply(network: Any, params: PyTree, obs: PyTree, key: Array | None, *more: A
     if key is None or not getattr(network, "noisy", False):
         return network.apply(params, observation, *more)
     return network.apply(params, observation, *more, rngs={"noise": key})
+
+
+def checked_init(network: Any, form: tuple[int | str, ...], *more: jax.ShapeDtypeStruct) -> Callable:
+    """`network.init`, with a ValueError where the network's output is not of shape `form`; a letter is any length."""
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(form) and all(isinstance(n, str) or n == m for n, m in zip(form, shape))
+
+    def init(key: Array, obs: PyTree) -> PyTree:
+        params = network.init(key, obs)
+        found = jax.eval_shape(lambda params, obs, *more: apply(network, params, obs, None, *more), params, obs, *more)
+        if not isinstance(found, jax.ShapeDtypeStruct) or not fits(found.shape):
+            given = list(found.shape) if isinstance(found, jax.ShapeDtypeStruct) else found
+            raise ValueError(
+                f"the network gives {given} for one observation; this agent's must give [{', '.join(map(str, form))}], "
+                "A being the number of actions"
+            )
+        return params
+
+    return init
 
 
 class Looks(NamedTuple):
@@ -89,6 +109,30 @@ def hard(period: int) -> TargetUpdate:
     return update
 
 
+def first_params(init_params: Callable[[Array, PyTree], PyTree], key: Array, obs: PyTree) -> PyTree:
+    """Parameters for observations like `obs` [N, ...]: `init_params` is shown one of them, without its mask."""
+    observation, _ = explore.split_mask(obs)
+    return init_params(key, jax.tree.map(lambda leaf: leaf[0], observation))
+
+
+def epsilon_greedy(values: Values, epsilon: ArrayLike | Schedule) -> Act:
+    """How an agent acts whose state has `params`: epsilon-greedy by `values`, epsilon over environment steps."""
+    epsilon = explore.epsilon_schedule(epsilon)
+
+    def act(
+        state: Any, carry: PyTree, obs: PyTree, key: Array, steps: ArrayLike, greedy: bool = False
+    ) -> tuple[Array, PyTree]:
+        _, mask = explore.split_mask(obs)
+        if greedy:
+            q, carry = values(state.params, carry, obs, None)
+            return explore.greedy(q, mask=mask), carry
+        value_key, explore_key = jax.random.split(key)
+        q, carry = values(state.params, carry, obs, value_key)
+        return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
+
+    return act
+
+
 def value_agent(
     init_params: Callable[[Array, PyTree], PyTree],
     values: Values,
@@ -102,24 +146,11 @@ def value_agent(
     `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was
     descended, and the means of the loss's own.
     """
-    epsilon = explore.epsilon_schedule(epsilon)
 
     def init(key: Array, obs: PyTree) -> ValueState:
-        observation, _ = explore.split_mask(obs)
-        params = init_params(key, jax.tree.map(lambda leaf: leaf[0], observation))
+        params = first_params(init_params, key, obs)
         target = jax.tree.map(jnp.copy, params)  # a buffer of its own, or donation would give one away twice
         return ValueState(params, target, optimizer.init(params), jnp.zeros((), jnp.int32))
-
-    def act(
-        state: ValueState, carry: PyTree, obs: PyTree, key: Array, steps: ArrayLike, greedy: bool = False
-    ) -> tuple[Array, PyTree]:
-        _, mask = explore.split_mask(obs)
-        if greedy:
-            q, carry = values(state.params, carry, obs, None)
-            return explore.greedy(q, mask=mask), carry
-        value_key, explore_key = jax.random.split(key)
-        q, carry = values(state.params, carry, obs, value_key)
-        return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
 
     def update(state: ValueState, sample: Sample, key: Array, steps: Array) -> tuple[ValueState, Array, Metrics]:
         del steps
@@ -140,7 +171,28 @@ def value_agent(
         target = target_update(params, state.target, updates)
         return ValueState(params, target, optimizer_state, updates), priority, metrics
 
-    return Agent(init, lambda num_envs: (), act, update)
+    return Agent(init, lambda num_envs: (), epsilon_greedy(values, epsilon), update)
+
+
+def implicit_values(network: Any, number: int) -> Values:
+    """q as the mean of quantiles at `number` drawn fractions, at even ones where greedy (`nets.ImplicitQuantiles`)."""
+
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
+        if key is None:
+            return jnp.mean(apply(network, params, obs, None, (jnp.arange(number) + 0.5) / number), axis=0), carry
+        draw_key, noise_key = jax.random.split(key)
+        return jnp.mean(apply(network, params, obs, noise_key, jax.random.uniform(draw_key, (number,))), axis=0), carry
+
+    return values
+
+
+def check_support(name: str, number: int, v_min: float, v_max: float) -> None:
+    """Raises ValueError for fewer than 2 points, called `name`, and where they do not lead from v_min up to v_max."""
+    checks.at_least(name, number, 2)
+    for bound, value in (("v_min", v_min), ("v_max", v_max)):
+        checks.in_range(bound, value, -float("inf"), float("inf"))
+    if not v_min < v_max:
+        raise ValueError(f"v_min is {v_min} and v_max {v_max}; v_min must be below v_max")
 
 
 def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: float) -> Array:

@@ -1,0 +1,66 @@
+"""Deep Q-learning by classification, HL-Gauss (Imani & White 2018; Farebrother et al. 2024)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrl import checks, explore, returns
+from jaxrl.agents import value
+from jaxrl.types import Agent, PyTree, Schedule, Transition
+
+
+def hl_gauss(
+    network: value.Network,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    bins: int = 51,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    sigma: float = 0.75,
+    gamma: ArrayLike = 0.99,
+    double: bool = False,
+    target_update: value.TargetUpdate | None = None,
+    epsilon: ArrayLike | Schedule = 0.05,
+) -> Agent:
+    """Cross-entropy to the histogram of a Gaussian around r + gamma^k q_target(s', a') (Farebrother et al. 2024, 3.1).
+
+    `network` gives logits [A, bins] of even bins from v_min to v_max; q is the mean of their centres. A target beyond
+    them is learned as v_min or v_max. `sigma` is the Gaussian's standard deviation in widths of a bin. The priority is
+    |target - q|. Metrics: `q`, and `outside`, whether the target was beyond. Raises ValueError for bins below 2,
+    v_min >= v_max and sigma <= 0.
+    """
+    checks.in_range("gamma", gamma, 0, 1)
+    value.check_support("bins", bins, v_min, v_max)
+    checks.in_range("sigma", sigma, 0, float("inf"), open_low=True, open_high=True)
+    width = (v_max - v_min) / bins
+
+    def expectation(logits: Array) -> Array:
+        return jax.nn.softmax(logits) @ (v_min + width * (jnp.arange(bins) + 0.5))
+
+    def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
+        return expectation(value.apply(network, params, obs, key)), carry
+
+    def loss(params: PyTree, target: PyTree, window: Transition, key: Array):
+        step = returns.n_step(window, gamma)
+        _, mask = explore.split_mask(step.next_obs)
+        seen = value.look(network, params, target, step, key, double)
+        logits = seen.here[step.action]
+        following = expectation(seen.ahead)[explore.greedy(expectation(seen.chooser), mask=mask)]
+        goal = jax.lax.stop_gradient(step.reward + step.discount * following)
+        cost = -jnp.sum(histogram(goal, bins, v_min, v_max, sigma * width) * jax.nn.log_softmax(logits))
+        q = expectation(logits)
+        outside = (goal < v_min) | (goal > v_max)
+        return cost, jnp.abs(goal - q), {"q": q, "outside": outside.astype(jnp.float32)}
+
+    init = value.checked_init(network, ("A", bins))
+    optimizer, target_update = optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
+
+
+def histogram(mean: Array, bins: int, v_min: float, v_max: float, sigma: ArrayLike) -> Array:
+    """The chances [bins] of a Gaussian, cut off at v_min and v_max, in even bins between them (equation 3.2)."""
+    edges = jnp.linspace(v_min, v_max, bins + 1)
+    below = jax.scipy.special.ndtr((edges - jnp.clip(mean, v_min, v_max)) / sigma)
+    return jnp.diff(below) / (below[-1] - below[0])
