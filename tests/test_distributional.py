@@ -13,6 +13,7 @@ from windows import GAMMA, Table, batch, fold, learn, tables
 from jaxrl import nets
 from jaxrl.agents import value
 from jaxrl.agents.c51 import c51, project
+from jaxrl.agents.fqf import fqf
 from jaxrl.agents.hl_gauss import histogram, hl_gauss
 from jaxrl.agents.iqn import iqn
 from jaxrl.agents.qr_dqn import qr_dqn
@@ -268,6 +269,120 @@ def test_implicit_quantiles_by_formula():
         x = features * np.maximum(dense(p["embedding"], cosines), 0)
         x = np.maximum(dense(p["MLP_0"]["Dense_0"], x), 0)
         np.testing.assert_allclose(quantiles, dense(p["head"]["q"], x), rtol=1e-5, atol=1e-6)
+
+
+class Proposing(Table):
+    """Quantiles q + slope fraction^2 of a table [S, A, 2], at intervals that a table of logits [S, 3] proposes."""
+
+    def init(self, key, obs, /):
+        return {"table": jnp.zeros((4, 3, 2)), "fractions": jnp.zeros((4, 3))}
+
+    def apply(self, params, obs, fractions=None, /):
+        q, slope = params["table"][obs].T
+        if fractions is not None:
+            return q[None] + slope[None] * fractions[:, None] ** 2
+        ends = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jax.nn.softmax(params["fractions"][obs]))])
+        return ends, self.apply(params, obs, jax.lax.stop_gradient((ends[1:] + ends[:-1]) / 2))
+
+
+def test_fqf_by_definition():
+    """Quantiles move as rlax's loss says, proposals down the area between quantile function and stairs, in numpy."""
+    rlax = pytest.importorskip("rlax")
+    (online, target), (logits, other) = tables(2), np.float32(np.random.default_rng(3).normal(size=(2, 4, 3)))
+    online[..., 1], target[..., 1] = abs(online[..., 1]), abs(target[..., 1])  # quantiles rise
+    items = batch()
+    params, behind = {"table": online, "fractions": logits}, {"table": target, "fractions": other}
+
+    def stairs(logits):
+        width = np.exp(np.float64(logits)) / np.exp(np.float64(logits)).sum()
+        ends = np.concatenate([[0.0], np.cumsum(width)])
+        return ends, (ends[1:] + ends[:-1]) / 2
+
+    def area(logits, slope):
+        """The integral of |F(w) - F(middle)| over each interval, F(w) = slope w^2."""
+        total = 0.0
+        for low, middle, high in zip(*(lambda ends, middles: (ends, middles, ends[1:]))(*stairs(logits))):
+            total += middle**2 * (middle - low) - (middle**3 - low**3) / 3
+            total += (high**3 - middle**3) / 3 - middle**2 * (high - middle)
+        return slope * total
+
+    def plain(obs, action, reward, discount, next_obs, mask):
+        middles = stairs(logits[obs])[1]
+        ends, ahead = stairs(other[next_obs])
+        q, slope = target[next_obs].T
+        best = np.argmax(np.where(mask, np.diff(ends) @ (q + slope * ahead[:, None] ** 2), -np.inf))
+        return obs, action, middles, reward + discount * (q[best] + slope[best] * middles**2)
+
+    obs, action, middles, goal = (np.asarray(x) for x in zip(*(plain(*fold(item)) for item in items)))
+    middles, goal = middles.astype(np.float32), goal.astype(np.float32)
+
+    @partial(jax.grad, has_aux=True)
+    def total(table):
+        def one(obs, action, middles, goal):
+            q, slope = table[obs, action]
+            return rlax.quantile_regression_loss(q + slope * middles**2, middles, goal, 1.0)
+
+        costs = jax.vmap(one)(obs, action, middles, goal)
+        return jnp.mean(costs), costs
+
+    gradient, costs = jax.jit(total)(jnp.asarray(online))
+    slope = np.zeros((4, 3))
+    for place, chosen in zip(obs, action):
+        for i, nudge in enumerate(1e-5 * np.eye(3)):
+            rise = area(logits[place] + nudge, online[place, chosen, 1]) - area(
+                logits[place] - nudge, online[place, chosen, 1]
+            )
+            slope[place, i] += rise / 2e-5 / len(items)
+
+    agent = fqf(Proposing(), optax.sgd(1.0), optax.sgd(10.0), gamma=GAMMA)
+    state, priority, metrics = learn(agent, params, behind, items)
+    np.testing.assert_allclose(priority, costs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], np.mean(costs), rtol=1e-5)
+    np.testing.assert_allclose(state.params["table"], online - gradient, rtol=1e-4, atol=1e-5)
+    assert np.abs(slope).max() > 1e-3
+    np.testing.assert_allclose(state.params["fractions"], logits - 10 * slope, atol=1e-5)
+
+
+def test_proposals_of_the_network():
+    """Near even at the start; their middles are where the quantiles are taken; neither learns from the other."""
+    network = nets.ImplicitQuantiles(2, nets.MLP((6,)), proposals=4)
+    obs = jnp.array([0.5, -1.0, 2.0])
+    params = jax.jit(network.init)(jax.random.key(0), obs)
+    ends, quantiles = network.apply(params, obs)
+    np.testing.assert_allclose(ends, [0, 0.25, 0.5, 0.75, 1], atol=0.02)
+    again = network.apply(params, obs, (ends[1:] + ends[:-1]) / 2)
+    np.testing.assert_allclose(quantiles, again, rtol=1e-5, atol=1e-6)
+
+    def slopes(part):
+        return jax.jit(jax.grad(lambda params: network.apply(params, obs)[part][1:].sum()))(params)["params"]
+
+    by_ends, by_quantiles = slopes(0), slopes(1)
+    assert np.any(by_ends.pop("fractions")["kernel"])
+    assert not np.any(by_quantiles.pop("fractions")["kernel"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(by_ends))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(by_quantiles["torso"]))
+
+
+def test_fqf_refuses():
+    with pytest.raises(ValueError, match="entropy is -1"):
+        fqf(Proposing(), entropy=-1)
+    with pytest.raises(ValueError, match="kappa is -0.5"):
+        fqf(Proposing(), kappa=-0.5)
+    agent = fqf(nets.ImplicitQuantiles(2, nets.MLP((3,))))
+    with pytest.raises(
+        ValueError, match=r"the network gives \[1, 2\] for one observation; this agent's must give \[N \+ 1\]"
+    ):
+        jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((4, 3)))
+
+    class Nameless(Proposing):
+        def init(self, key, obs, /):
+            return {"table": jnp.zeros((4, 3, 2))}
+
+        def apply(self, params, obs, fractions=None, /):
+            return super().apply({**params, "fractions": jnp.zeros((4, 3))}, obs, fractions)
+
+    with pytest.raises(ValueError, match='no parameters under the name "fractions"'):
+        jax.eval_shape(fqf(Nameless()).init, jax.random.key(0), jnp.zeros(4, jnp.int32))
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 0.6), (2.49, 0.6), (-1.5, 0.6), (1.1, 0.01), (0.3, 50.0)])

@@ -70,5 +70,5 @@ def learn(agent, online, target, items):
     size = len(items)
     sample = Sample(window, jnp.arange(size), jnp.ones(size))
     state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
-    state = state._replace(params=jnp.asarray(online), target=jnp.asarray(target))
+    state = state._replace(params=jax.tree.map(jnp.asarray, online), target=jax.tree.map(jnp.asarray, target))
     return jax.jit(agent.update)(state, sample, jax.random.key(1), jnp.float32(0))
