@@ -447,6 +447,17 @@ def test_supports_that_are_none_are_refused(factory):
         factory(Table(), **{many: 1})
 
 
+@pytest.mark.parametrize("factory", [partial(c51, Table(51)), partial(hl_gauss, Table(51))])
+def test_a_support_may_be_swept(factory):
+    """Traced bounds pass: a vmap over them is one program."""
+    online, target = tables(51)
+
+    def priorities(v_max):
+        return learn(factory(v_min=-1.0, v_max=v_max), online, target, batch()[:2])[1]
+
+    assert jax.eval_shape(jax.vmap(priorities), jnp.arange(1.0, 4.0)).shape == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("factory", "options", "message"),
     [

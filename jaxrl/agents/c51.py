@@ -17,8 +17,8 @@ def c51(
     optimizer: optax.GradientTransformation | None = None,
     *,
     atoms: int = 51,
-    v_min: float = -10.0,
-    v_max: float = 10.0,
+    v_min: float | Array = -10.0,
+    v_max: float | Array = 10.0,
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
@@ -32,10 +32,12 @@ def c51(
     """
     checks.in_range("gamma", gamma, 0, 1)
     value.check_support("atoms", atoms, v_min, v_max)
-    support = tuple(v_min + (v_max - v_min) * i / (atoms - 1) for i in range(atoms))
+
+    def support() -> Array:
+        return jnp.linspace(v_min, v_max, atoms)
 
     def expectation(logits: Array) -> Array:
-        return jax.nn.softmax(logits) @ jnp.asarray(support)
+        return jax.nn.softmax(logits) @ support()
 
     def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
         return expectation(value.apply(network, params, obs, key)), carry
@@ -46,7 +48,7 @@ def c51(
         seen = value.look(network, params, target, step, key, double)
         logits = seen.here[step.action]
         following = jax.nn.softmax(seen.ahead[explore.greedy(expectation(seen.chooser), mask=mask)])
-        points = step.reward + step.discount * jnp.asarray(support)
+        points = step.reward + step.discount * support()
         goal = jax.lax.stop_gradient(project(points, following, v_min, v_max))
         cost = -jnp.sum(goal * jax.nn.log_softmax(logits))
         outside = jnp.sum(following * ((points < v_min) | (points > v_max)))
@@ -58,7 +60,7 @@ def c51(
     return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
 
 
-def project(points: Array, chances: Array, v_min: float, v_max: float) -> Array:
+def project(points: Array, chances: Array, v_min: float | Array, v_max: float | Array) -> Array:
     """The chances [K] of a distribution at points [K] shared out among K even points from v_min to v_max.
 
     Each gives to its two nearest neighbours in proportion to nearness (Bellemare et al. 2017, equation 7).

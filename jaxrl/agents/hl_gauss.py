@@ -16,9 +16,9 @@ def hl_gauss(
     optimizer: optax.GradientTransformation | None = None,
     *,
     bins: int = 51,
-    v_min: float = -10.0,
-    v_max: float = 10.0,
-    sigma: float = 0.75,
+    v_min: float | Array = -10.0,
+    v_max: float | Array = 10.0,
+    sigma: ArrayLike = 0.75,
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
@@ -59,7 +59,7 @@ def hl_gauss(
     return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
 
 
-def histogram(mean: Array, bins: int, v_min: float, v_max: float, sigma: ArrayLike) -> Array:
+def histogram(mean: Array, bins: int, v_min: float | Array, v_max: float | Array, sigma: ArrayLike) -> Array:
     """The chances [bins] of a Gaussian, cut off at v_min and v_max, in even bins between them (equation 3.2)."""
     edges = jnp.linspace(v_min, v_max, bins + 1)
     below = jax.scipy.special.ndtr((edges - jnp.clip(mean, v_min, v_max)) / sigma)

@@ -186,12 +186,13 @@ def implicit_values(network: Any, number: int) -> Values:
     return values
 
 
-def check_support(name: str, number: int, v_min: float, v_max: float) -> None:
+def check_support(name: str, number: int, v_min: float | Array, v_max: float | Array) -> None:
     """Raises ValueError for fewer than 2 points, called `name`, and where they do not lead from v_min up to v_max."""
     checks.at_least(name, number, 2)
-    for bound, value in (("v_min", v_min), ("v_max", v_max)):
-        checks.in_range(bound, value, -float("inf"), float("inf"))
-    if not v_min < v_max:
+    checks.in_range("v_min", v_min, -float("inf"), float("inf"))
+    checks.in_range("v_max", v_max, -float("inf"), float("inf"))
+    rises = v_min < v_max
+    if not isinstance(rises, Array) and not rises:
         raise ValueError(f"v_min is {v_min} and v_max {v_max}; v_min must be below v_max")
 
 
