@@ -43,16 +43,18 @@ def pqn(
     minibatches: int = 4,
     epsilon: ArrayLike | Schedule = 0.05,
 ) -> Agent:
-    """Regression of q(s, a) on lambda-returns, of which the network itself, normalised inside, gives the bootstrap.
+    """Regression of q(s, a) on lambda-returns of the newest windows, which the same network bootstraps.
 
     Gallici et al. (2024), algorithm 1: g_t = r_t + gamma ((1 - lambda) max_a q(s_t+1, a) + lambda g_t+1), computed
     once a learn phase by the parameters it began with; then `epochs` passes over the phase's transitions, shuffled
     into `minibatches`, each a gradient step on the mean of half the squared errors. `network` gives q [A] for one
-    observation; noise, where it has any, is drawn once a gradient step. Default: RAdam at 5e-4, the gradient's norm
+    observation and should be normalised inside, which takes the target network's place (`layer_norm` of
+    `nets.MLP`); noise, where it has any, is drawn once a gradient step. Default: RAdam at 5e-4, the gradient's norm
     clipped to 10.
 
     Metrics: `loss` and `q`, means over the gradient steps. Raises ValueError for a gamma or lambda_ outside [0, 1],
-    epochs or minibatches below 1, and, where the run is traced, minibatches that do not divide num_envs x unroll.
+    epochs or minibatches below 1, and, where the run is traced, minibatches that do not divide num_envs x unroll and
+    a network that gives no [A].
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.in_range("lambda_", lambda_, 0, 1)
