@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from windows import GAMMA, Table, batch, fold, learn, tables
 
+import jaxrl
 from jaxrl import nets
 from jaxrl.agents import value
 from jaxrl.agents.c51 import c51, project
@@ -243,10 +244,8 @@ def test_iqn_draws_fractions_for_each_item():
 def test_iqn_acts_by_the_mean_of_quantiles():
     """Action 1 is better by its mean; of two drawn fractions, few say so, as its quantiles are far apart."""
     agent = iqn(Slanted(), acting_fractions=2, epsilon=0.0)
-    state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))._replace(
-        params=jnp.array([[[1.0, 0.0], [1.1, 9.0]]])
-    )
-    keys = jax.random.split(jax.random.key(1), 1000)
+    state = agent.init(jaxrl.key(0), jnp.zeros(1, jnp.int32))._replace(params=jnp.array([[[1.0, 0.0], [1.1, 9.0]]]))
+    keys = jax.random.split(jaxrl.key(1), 1000)
     chosen = jax.jit(jax.vmap(lambda key: agent.act(state, (), jnp.int32(0), key, 0.0)[0]))(keys)
     # 1.1 + 9 (m - 1/2) > 1 where m, the mean of two uniform numbers, is above 1/2 - 1/90
     share = 1 - 2 * (0.5 - 1 / 90) ** 2
@@ -257,7 +256,7 @@ def test_iqn_acts_by_the_mean_of_quantiles():
 def test_implicit_quantiles_by_formula():
     network = nets.ImplicitQuantiles(2, nets.MLP((6,)), hidden=(5,), cosines=4)
     obs, fractions = jnp.array([0.5, -1.0, 2.0]), jnp.array([0.0, 0.3, 0.9])
-    params = jax.jit(network.init)(jax.random.key(0), obs)
+    params = jax.jit(network.init)(jaxrl.key(0), obs)
     p = jax.tree.map(np.asarray, params)["params"]
 
     def dense(layer, x):
@@ -347,10 +346,10 @@ def test_proposals_of_the_network():
     """Near even at the start; their middles are where the quantiles are taken; neither learns from the other."""
     network = nets.ImplicitQuantiles(2, nets.MLP((6,)), proposals=4)
     obs = jnp.array([0.5, -1.0, 2.0])
-    params = jax.jit(network.init)(jax.random.key(0), obs)
-    ends, quantiles = network.apply(params, obs)
+    params = jax.jit(network.init)(jaxrl.key(0), obs)
+    ends, quantiles = jax.jit(network.apply)(params, obs)
     np.testing.assert_allclose(ends, [0, 0.25, 0.5, 0.75, 1], atol=0.02)
-    again = network.apply(params, obs, (ends[1:] + ends[:-1]) / 2)
+    again = jax.jit(network.apply)(params, obs, (ends[1:] + ends[:-1]) / 2)
     np.testing.assert_allclose(quantiles, again, rtol=1e-5, atol=1e-6)
 
     def slopes(part):
@@ -372,7 +371,7 @@ def test_fqf_refuses():
     with pytest.raises(
         ValueError, match=r"the network gives \[1, 2\] for one observation; this agent's must give \[N \+ 1\]"
     ):
-        jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((4, 3)))
+        jax.eval_shape(agent.init, jaxrl.key(0), jnp.zeros((4, 3)))
 
     class Nameless(Proposing):
         def init(self, key, obs, /):
@@ -382,7 +381,7 @@ def test_fqf_refuses():
             return super().apply({**params, "fractions": jnp.zeros((4, 3))}, obs, fractions)
 
     with pytest.raises(ValueError, match='no parameters under the name "fractions"'):
-        jax.eval_shape(fqf(Nameless()).init, jax.random.key(0), jnp.zeros(4, jnp.int32))
+        jax.eval_shape(fqf(Nameless()).init, jaxrl.key(0), jnp.zeros(4, jnp.int32))
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 0.6), (2.49, 0.6), (-1.5, 0.6), (1.1, 0.01), (0.3, 50.0)])
@@ -497,4 +496,4 @@ def test_networks_of_another_width_are_refused_before_compiling(agent, given, wa
     with pytest.raises(
         ValueError, match=f"the network gives {given} for one observation; this agent's must give {wanted}"
     ):
-        jax.eval_shape(agent.init, jax.random.key(0), obs)
+        jax.eval_shape(agent.init, jaxrl.key(0), obs)

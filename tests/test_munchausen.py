@@ -7,6 +7,7 @@ import optax
 import pytest
 from windows import ACTIONS, GAMMA, Table, batch, learn, tables
 
+import jaxrl
 from jaxrl import nets
 from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
 
@@ -148,4 +149,4 @@ def test_other_input_is_refused():
     with pytest.raises(
         ValueError, match=r"the network gives \[2, 4\] for one observation; this agent's must give \[A\]"
     ):
-        jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((4, 3)))
+        jax.eval_shape(agent.init, jaxrl.key(0), jnp.zeros((4, 3)))

@@ -21,13 +21,13 @@ E_SIZE = np.sqrt(2 / np.pi)  # the mean of |e|, e normal, so the variance of sgn
 def layer():
     """A layer's parameters, and by probing with 0 and unit vectors the weights and biases of many calls."""
     network = nets.NoisyDense(FEATURES, sigma=0.5)
-    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(INPUTS))
+    params = jax.jit(network.init)(jaxrl.key(0), jnp.zeros(INPUTS))
     probes = jnp.concatenate([jnp.zeros((1, INPUTS)), jnp.eye(INPUTS)])
 
     def one(key):
         return jax.vmap(lambda x: network.apply(params, x, rngs={"noise": key}))(probes)
 
-    outputs = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), DRAWS)), np.float64)
+    outputs = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jaxrl.key(1), DRAWS)), np.float64)
     p = {name: np.asarray(leaf, np.float64) for name, leaf in params["params"].items()}
     return p, outputs[:, 1:] - outputs[:, :1], outputs[:, 0]
 
@@ -37,7 +37,7 @@ def test_it_starts_as_the_paper_says(layer):
     p, _, _ = layer
     assert p["kernel_scale"] == pytest.approx(0.25)
     assert p["bias_scale"] == pytest.approx(0.25)
-    wide = jax.jit(nets.NoisyDense(200, sigma=0.1).init)(jax.random.key(0), jnp.zeros(50))["params"]
+    wide = jax.jit(nets.NoisyDense(200, sigma=0.1).init)(jaxrl.key(0), jnp.zeros(50))["params"]
     reach = 50**-0.5
     assert stats.kstest(np.ravel(wide["kernel"]), stats.uniform(-reach, 2 * reach).cdf).pvalue > 1e-3
     assert stats.kstest(np.ravel(wide["bias"]), stats.uniform(-reach, 2 * reach).cdf).pvalue > 1e-3
@@ -80,21 +80,21 @@ def test_every_layer_has_noise_of_its_own():
     """Two layers of the same shape in one network: over draws their noises do not go together."""
     network = nets.QNetwork(1, nets.MLP(()), dueling=True, noisy=True, atoms=1)
     zero = jnp.zeros(2)
-    params = network.init(jax.random.key(0), zero)
+    params = jax.jit(network.init)(jaxrl.key(0), zero)
 
     def one(key):
         _, seen = network.apply(params, zero, rngs={"noise": key}, capture_intermediates=True)
         return [seen["intermediates"][name]["__call__"][0][0] for name in ("advantage", "value")]
 
-    advantage, worth = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), DRAWS))
+    advantage, worth = jax.jit(jax.vmap(one))(jax.random.split(jaxrl.key(1), DRAWS))
     signs = [np.sign(x - params["params"][n]["bias"][0]) for x, n in ((advantage, "advantage"), (worth, "value"))]
     assert abs(np.mean(signs[0] * signs[1])) < 5 / np.sqrt(DRAWS)
 
 
 def test_all_fractions_of_an_item_have_the_same_noise():
     network = nets.ImplicitQuantiles(2, nets.MLP((3,)), noisy=True)
-    params = jax.jit(network.init)(jax.random.key(0), jnp.ones(2))
-    quantiles = network.apply(params, jnp.ones(2), jnp.full(4, 0.3), rngs={"noise": jax.random.key(1)})
+    params = jax.jit(network.init)(jaxrl.key(0), jnp.ones(2))
+    quantiles = jax.jit(network.apply)(params, jnp.ones(2), jnp.full(4, 0.3), rngs={"noise": jaxrl.key(1)})
     np.testing.assert_allclose(quantiles, jnp.broadcast_to(quantiles[:1], (4, 2)), rtol=1e-6)
 
 
@@ -139,11 +139,11 @@ def test_the_double_choice_has_noise_of_its_own():
 def test_it_explores_by_noise_and_is_quiet_where_greedy():
     """All means are 0: noise chooses either action, for each key another; the greedy choice is the first, always."""
     agent = c51(nets.QNetwork(2, nets.MLP(()), atoms=3, noisy=True), atoms=3, epsilon=0.0)
-    state = agent.init(jax.random.key(0), jnp.ones((8, 2)))
+    state = jax.jit(agent.init)(jaxrl.key(0), jnp.ones((8, 2)))
     layer = state.params["params"]["q"]
     layer = {name: leaf if "scale" in name else 0 * leaf for name, leaf in layer.items()}
     state = state._replace(params={"params": {"q": layer}})
-    keys = jax.random.split(jax.random.key(1), 500)
+    keys = jax.random.split(jaxrl.key(1), 500)
 
     def choose(greedy):
         return jax.jit(jax.vmap(lambda key: agent.act(state, (), jnp.ones(2), key, 0.0, greedy)[0]))(keys)

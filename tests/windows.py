@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxrl
 from jaxrl.types import Masked, Sample, Transition
 
 GAMMA = 0.7
@@ -69,6 +70,6 @@ def learn(agent, online, target, items):
     window = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *items)
     size = len(items)
     sample = Sample(window, jnp.arange(size), jnp.ones(size))
-    state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    state = agent.init(jaxrl.key(0), jnp.zeros(1, jnp.int32))
     state = state._replace(params=jax.tree.map(jnp.asarray, online), target=jax.tree.map(jnp.asarray, target))
-    return jax.jit(agent.update)(state, sample, jax.random.key(1), jnp.float32(0))
+    return jax.jit(agent.update)(state, sample, jaxrl.key(1), jnp.float32(0))
