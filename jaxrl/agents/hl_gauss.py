@@ -24,7 +24,7 @@ def hl_gauss(
     target_update: value.TargetUpdate | None = None,
     epsilon: ArrayLike | Schedule = 0.05,
 ) -> Agent:
-    """Cross-entropy to the histogram of a Gaussian around r + gamma^k q_target(s', a') (Farebrother et al. 2024, 3.1).
+    """Cross-entropy to the histogram of a Gaussian around r + gamma^k q_target(s', a') (Farebrother et al. 2024).
 
     `network` gives logits [A, bins] of even bins from v_min to v_max; q is the mean of their centres. A target beyond
     them is learned as v_min or v_max. `sigma` is the Gaussian's standard deviation in widths of a bin. The priority is
@@ -60,7 +60,7 @@ def hl_gauss(
 
 
 def histogram(mean: Array, bins: int, v_min: float | Array, v_max: float | Array, sigma: ArrayLike) -> Array:
-    """The chances [bins] of a Gaussian, cut off at v_min and v_max, in even bins between them (equation 3.2)."""
+    """The chances [bins] of a Gaussian, cut off at v_min and v_max, in even bins between them."""
     edges = jnp.linspace(v_min, v_max, bins + 1)
     below = jax.scipy.special.ndtr((edges - jnp.clip(mean, v_min, v_max)) / sigma)
     return jnp.diff(below) / (below[-1] - below[0])

@@ -25,7 +25,7 @@ def munchausen_dqn(
     target_update: value.TargetUpdate | None = None,
     epsilon: ArrayLike | Schedule = 0.05,
 ) -> Agent:
-    """Soft deep Q-learning whose reward has alpha temperature log pi(a|s), cut at `floor`, added (equation 1).
+    """Soft deep Q-learning whose reward has alpha temperature log pi(a|s), cut at `floor`, added (M-DQN).
 
     pi is the softmax of the target network's q / temperature; the value of s' is sum pi (q - temperature log pi). In a
     window of n steps every reward has its own. `network` gives q [A]. Raises ValueError for alpha outside [0, 1],
@@ -69,7 +69,7 @@ def munchausen_iqn(
     target_update: value.TargetUpdate | None = None,
     epsilon: ArrayLike | Schedule = 0.05,
 ) -> Agent:
-    """`munchausen_dqn` of implicit quantiles (section 3, M-IQN): networks, options and errors of `iqn` besides.
+    """`munchausen_dqn` of implicit quantiles (M-IQN): networks, options and errors of `iqn` besides.
 
     pi is the softmax of the mean over `acting_fractions`; a quantile of s' is sum pi (quantile - temperature log pi).
     """
