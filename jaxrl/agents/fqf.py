@@ -30,8 +30,8 @@ def fqf(
 
     `network(obs)` gives the ends [N + 1] of intervals of fractions and the quantiles [N, A] at their middles,
     `network(obs, fractions [K])` quantiles [K, A], as `nets.ImplicitQuantiles(proposals=N)` does. Its parameters under
-    a name "fractions" are moved by `fraction_optimizer`, down the slope of the intervals' 1-Wasserstein error
-    (proposition 1) less `entropy` times their own. The priority is the quantiles' loss. Metrics: `q`, and `entropy` of the
+    a name "fractions" are moved by `fraction_optimizer`, down the slope of the intervals' 1-Wasserstein error less
+    `entropy` times their own (proposition 1). The priority is the quantiles' loss. Metrics: `q`, and `entropy` of the
     intervals. Raises ValueError for entropy or kappa below 0, and where the network proposes nothing.
     """
     checks.in_range("entropy", entropy, 0, float("inf"), open_high=True)
