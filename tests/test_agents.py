@@ -85,6 +85,21 @@ def test_weights_scale_losses_not_priorities():
     assert float(state.params[0, 1]) == pytest.approx(2.0 + 2.1, rel=1e-6)  # half of the gradient of one
 
 
+def test_rewards_may_be_scaled_or_clipped_for_the_learner_alone():
+    def priority(state, window):
+        return window.reward[:, 0]
+
+    plain = jaxrl.dqn(TableNetwork(ONLINE), optax.sgd(1.0), gamma=0.9, double=False)
+    agent = value.with_rewards(plain._replace(priority=priority), lambda reward: jnp.clip(0.1 * reward, -1.0, 1.0))
+    state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    batch = sample(STEP, window([2], [0], [30.0], [1]))
+    _, errors, _ = agent.update(state, batch, jax.random.key(1), jnp.float32(0))
+    np.testing.assert_allclose(errors, [abs(0.05 + 0.9 * 5.0 - 2.0), 1.0 + 0.9 * 5.0], rtol=1e-6)
+    np.testing.assert_allclose(agent.priority(state, batch.window), [0.05, 1.0], rtol=1e-6)
+    assert value.with_rewards(plain, jnp.sign).priority is None
+    assert (agent.act, agent.init, agent.carry) == (plain.act, plain.init, plain.carry)
+
+
 def test_targets_follow():
     polyak, _, _ = dqn_update(sample(STEP), target_update=value.polyak(0.25))
     np.testing.assert_allclose(polyak.target, 0.75 * np.array(TARGET) + 0.25 * np.array(polyak.params), rtol=1e-6)

@@ -196,6 +196,21 @@ def check_support(name: str, number: int, v_min: float | Array, v_max: float | A
         raise ValueError(f"v_min is {v_min} and v_max {v_max}; v_min must be below v_max")
 
 
+def with_rewards(agent: Agent, change: Callable[[Array], Array]) -> Agent:
+    """The agent, which learns from `change(reward)`, scaled or clipped; what a run reports stays the task's own."""
+
+    def changed(window: Transition) -> Transition:
+        return window._replace(reward=change(window.reward))
+
+    def update(state: PyTree, sample: Sample, key: Array, steps: Array) -> tuple[PyTree, Array, Metrics]:
+        return agent.update(state, sample._replace(window=changed(sample.window)), key, steps)
+
+    priority = agent.priority
+    if priority is None:
+        return agent._replace(update=update)
+    return agent._replace(update=update, priority=lambda state, window: priority(state, changed(window)))
+
+
 def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: float) -> Array:
     """The quantile Huber loss [] of quantiles [K] at fractions [K] for samples goal [M] of the return.
 
