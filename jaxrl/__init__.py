@@ -1,11 +1,18 @@
 """Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
 
 from jaxrl import behaviour, buffers, explore, nets, planning, recipes, returns, spaces
+from jaxrl.agents.c51 import c51
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.dyna import dyna_q, prioritized_sweeping
+from jaxrl.agents.fqf import fqf
+from jaxrl.agents.hl_gauss import hl_gauss
+from jaxrl.agents.iqn import iqn
 from jaxrl.agents.lambda_return import lambda_return
 from jaxrl.agents.monte_carlo import monte_carlo, off_policy_monte_carlo
+from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
+from jaxrl.agents.pqn import pqn
 from jaxrl.agents.q_learning import double_q_learning, q_learning
+from jaxrl.agents.qr_dqn import qr_dqn
 from jaxrl.agents.sarsa import expected_sarsa, sarsa, tree_backup
 from jaxrl.agents.traces import q_lambda, sarsa_lambda
 from jaxrl.buffers import latest, prioritized, recent, uniform
@@ -28,6 +35,7 @@ __all__ = [
     "advance",
     "behaviour",
     "buffers",
+    "c51",
     "check_env",
     "double_q_learning",
     "dqn",
@@ -35,6 +43,9 @@ __all__ = [
     "evaluate",
     "expected_sarsa",
     "explore",
+    "fqf",
+    "hl_gauss",
+    "iqn",
     "key",
     "lambda_return",
     "latest",
@@ -43,13 +54,17 @@ __all__ = [
     "make",
     "make_run",
     "monte_carlo",
+    "munchausen_dqn",
+    "munchausen_iqn",
     "nets",
     "off_policy_monte_carlo",
     "planning",
+    "pqn",
     "prioritized",
     "prioritized_sweeping",
     "q_lambda",
     "q_learning",
+    "qr_dqn",
     "recent",
     "recipes",
     "register",

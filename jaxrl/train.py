@@ -98,14 +98,14 @@ def make_learn(
             key, sample = keys_and_sample
             sample_key, update_key = jax.random.split(key)
             if sample is None:
-                sample = buffer.sample(buffer_state, sample_key, clock)
+                sample = buffer.sample(buffer_state, xla.once(sample_key, clock), clock)
             agent_state, priority, metrics = agent.update(agent_state, sample, update_key, steps)
             return (agent_state, buffer.update(buffer_state, sample.index, priority)), metrics
 
         key, sample_key = jax.random.split(key)
         samples = None
         if buffer.ahead and updates > 1:
-            samples = buffer.sample(buffer_state, sample_key, clock, batches=updates)
+            samples = buffer.sample(buffer_state, xla.once(sample_key, clock), clock, batches=updates)
         keys = jax.random.split(key, updates)
         state, metrics = _repeat(update, (agent_state, buffer_state), (keys, samples), updates)
         return *state, {**metrics, "updates": jnp.float32(updates)}

@@ -28,12 +28,13 @@ class Row(NamedTuple):
     exact: bool = True  # whether a vmapped table is the single one to the bit
 
 
-def deep(buffer, **options):
-    def agent(num_states, num_actions, **more):
+def deep(buffer, factory=jaxrl.dqn, network=nets.QNetwork, loop=None):
+    def agent(num_states, num_actions, **options):
         torso = nets.MLP((8,), one_hot=num_states)
-        return jaxrl.dqn(nets.QNetwork(num_actions, torso), optax.adam(1e-3), **{**options, **more})
+        return factory(network(num_actions, torso), optax.adam(1e-3), **options)
 
-    return Row("CartPole-v1", agent, buffer, jaxrl.LoopConfig(4, unroll=2, updates=2, warmup=6), True)
+    loop = loop or jaxrl.LoopConfig(4, unroll=2, updates=2, warmup=6)
+    return Row("CartPole-v1", agent, buffer, loop, True)
 
 
 def table(factory, window):
@@ -48,7 +49,23 @@ def episodes(factory, horizon=6, unroll=2):
 
 ROWS = {
     "dqn": deep(jaxrl.uniform(64, 8, 4, window=3)),
-    "dqn_prioritized": deep(jaxrl.prioritized(64, 8, 4, window=2)),
+    "rainbow": deep(
+        jaxrl.prioritized(64, 8, 4, window=3),
+        partial(jaxrl.c51, atoms=5, v_max=100.0, double=True),
+        partial(nets.QNetwork, dueling=True, atoms=5, noisy=True),
+    ),
+    "qr_dqn": deep(jaxrl.uniform(64, 8, 4), partial(jaxrl.qr_dqn, quantiles=4), partial(nets.QNetwork, atoms=4)),
+    "iqn": deep(
+        jaxrl.uniform(64, 8, 4),
+        partial(jaxrl.iqn, fractions=3, target_fractions=4, acting_fractions=5),
+        nets.ImplicitQuantiles,
+    ),
+    "fqf": deep(jaxrl.uniform(64, 8, 4), jaxrl.fqf, partial(nets.ImplicitQuantiles, proposals=3)),
+    "munchausen_dqn": deep(jaxrl.uniform(64, 8, 4, window=2), jaxrl.munchausen_dqn),
+    "hl_gauss": deep(
+        jaxrl.uniform(64, 8, 4), partial(jaxrl.hl_gauss, bins=5, v_max=100.0), partial(nets.QNetwork, atoms=5)
+    ),
+    "pqn": deep(jaxrl.recent(4, 4), partial(jaxrl.pqn, minibatches=2), loop=jaxrl.LoopConfig(4, unroll=4)),
     "q_learning": table(jaxrl.q_learning, 1),
     "sarsa": table(jaxrl.sarsa, 2),
     "expected_sarsa": table(jaxrl.expected_sarsa, 1),
