@@ -336,7 +336,7 @@ def _states(env: Any, params: PyTree) -> int:
 _CART_POLE = Features(bins=(6, 6, 12, 12), low=(-2.4, -3.0, -0.21, -3.5), high=(2.4, 3.0, 0.21, 3.5))
 _NAMED = {
     "gyx_sarsa_frozenlake": (
-        "The talk's agent: SARSA with its author's constants, on the map without ice.",
+        "The talk's SARSA with its author's constants, without ice.",
         "sarsa",
         Tabular(
             steps=100_000,
@@ -352,7 +352,7 @@ _NAMED = {
         Home("FrozenLake-v1"),
     ),
     "q_learning_taxi": (
-        "Q-learning that picks passengers up and brings them where they want to go.",
+        "Q-learning that brings passengers where they want to go.",
         "q_learning",
         Tabular(steps=1_000_000, agent=StepsAgent(alpha_power=0.0, alpha=0.5)),
         Home("Taxi-v4"),
@@ -387,7 +387,7 @@ _NAMED = {
         Home("CartPole-v1"),
     ),
     "q_learning_bins_cartpole": (
-        "The same by plain bins.",
+        "The pole by plain bins.",
         "q_learning",
         Tabular(
             steps=500_000,
@@ -412,7 +412,7 @@ _NAMED = {
         Home("MountainCar-v0"),
     ),
     "q_learning_bins_mountaincar": (
-        "The same by plain bins.",
+        "The car by plain bins.",
         "q_learning",
         Tabular(
             steps=1_000_000,
