@@ -41,7 +41,7 @@ def draw(name: str, figure: Figure, folder: Path = FOLDER) -> None:
     """The picture again, from the file of numbers."""
     record = json.loads((folder / f"{name}.json").read_text())
     canvas = Canvas(figsize=(1.6 + 4.4 * figure.panels, 4.0), dpi=110, layout="constrained")
-    panels = np.atleast_1d(canvas.subplots(1, figure.panels))
+    panels = list(np.atleast_1d(canvas.subplots(1, figure.panels)))
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e8ec", linewidth=0.8)
