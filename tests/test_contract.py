@@ -1,6 +1,6 @@
 """Every agent against the contract of `types.Agent` and the loop: a new algorithm is a new row."""
 
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -79,6 +79,8 @@ ROWS = {
     "lambda_return": episodes(partial(jaxrl.lambda_return, target="watkins")),
 }
 each_row = pytest.mark.parametrize("name", ROWS)
+# programs of another row's kind, but for the target: what takes a compilation more is asked of that row alone
+KIN = {"expected_sarsa", "double_q_learning", "tree_backup", "qr_dqn", "hl_gauss", "munchausen_dqn", "fqf"}
 
 
 class Case(NamedTuple):
@@ -110,11 +112,25 @@ def make(name, **options):
     return jaxrl.make_run(env, params, agent, row.buffer, row.loop), agent, env, params
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ROWS])
-def case(request):
+@cache
+def built(name):
     """A run that always explores, so that its batches do not hang on the last bit of a network."""
-    run, agent, *_ = make(request.param, epsilon=1.0)
-    return compiled(ROWS[request.param], run, agent)
+    run, agent, *_ = make(name, epsilon=1.0)
+    return compiled(ROWS[name], run, agent)
+
+
+def of(names):
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+
+
+@pytest.fixture(params=of(ROWS))
+def case(request):
+    return built(request.param)
+
+
+@pytest.fixture(params=of(name for name in ROWS if name not in KIN))
+def kind(request):
+    return built(request.param)
 
 
 def go(case, key, chunks):
@@ -158,21 +174,21 @@ def test_same_seed_is_bitwise_the_same_and_others_differ(case):
             assert not np.array_equal(*(jax.random.key_data(finals[k].key) for k in (i, j)))
 
 
-def test_vmapped_seed_is_the_single_seed(case):
-    many = compiled(case.row, vmap_run(case.run), case.agent)
+def test_vmapped_seed_is_the_single_seed(kind):
+    many = compiled(kind.row, vmap_run(kind.run), kind.agent)
     keys = jax.vmap(jaxrl.key)(SEEDS)
-    chunks = 100 // (5 * case.row.loop.updates)
+    chunks = 100 // (5 * kind.row.loop.updates)
     together = go(many, keys, chunks)
     assert together.clock.shape == ()
     for i, key in enumerate(keys):
-        single = go(case, key, chunks)
-        this = RunState(*(f if a is None else jax.tree.map(itemgetter(i), f) for f, a in zip(together, case.run.axes)))
-        if not case.row.deep and case.row.exact:
+        single = go(kind, key, chunks)
+        this = RunState(*(f if a is None else jax.tree.map(itemgetter(i), f) for f, a in zip(together, kind.run.axes)))
+        if not kind.row.deep and kind.row.exact:
             assert_same(this, single)
             continue
         assert_same((this.env_state, this.key), (single.env_state, single.key))
         of_vmapped, of_single = (
-            leaves(agent.params if case.row.deep else agent) for agent in (this.agent, single.agent)
+            leaves(agent.params if kind.row.deep else agent) for agent in (this.agent, single.agent)
         )
         gap = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(of_vmapped, of_single)))
         assert gap <= 1e-4 * np.sqrt(sum(np.sum(a**2) for a in of_single))
@@ -194,9 +210,9 @@ def test_resumed_is_uninterrupted(case):
     assert_same(case.chunk(restored)[0], go(case, jaxrl.key(3), 2))
 
 
-def test_float64_runs_and_keeps_what_is_documented_as_float32(case):
+def test_float64_runs_and_keeps_what_is_documented_as_float32(kind):
     with jax.enable_x64(True):
-        state, metrics = jax.jit(lambda key: case.run.step(case.run.warmup(case.run.init(key))))(jaxrl.key(0))
+        state, metrics = jax.jit(lambda key: kind.run.step(kind.run.warmup(kind.run.init(key))))(jaxrl.key(0))
     assert state.episode_return.dtype == metrics["return"].dtype == jnp.float32
     assert np.isfinite(metrics["loss"])
 

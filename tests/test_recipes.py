@@ -9,6 +9,7 @@ import jaxrl
 from jaxrl import nets, recipes
 from jaxrl.envs.api import TabularMDP
 from jaxrl.envs.tabular import tabular_env
+from jaxrl.runs.plan import choose, prepare
 
 DQN = recipes.default("dqn")
 TABULAR = recipes.default("q_learning")
@@ -150,9 +151,15 @@ def test_what_a_table_needs_is_put_around_the_environment():
 
 @pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.home(name)])
 def test_a_recipe_that_is_named_after_an_environment_brings_it(name):
-    short = {"steps": 64 * 200, "num_envs": 64, "eval_episodes": 2}
-    result = jaxrl.train(name, **short)
-    assert result.summary["env_steps"] == short["steps"] and np.isfinite(result.summary["eval"]["mean"])
+    home = recipes.home(name)
+    plan = prepare(name, choose(home.env, home.overrides), recipes.default(name, home.env))  # traces, compiles nothing
+    env = plan.chosen.env
+    assert plan.chosen.id == home.env and plan.parameters == jaxrl.wrappers.num_states(env) * env.num_actions
+
+
+def test_its_environment_need_not_be_told():
+    result = jaxrl.train("q_learning_tiles_cartpole", steps=6_400, eval_episodes=2)
+    assert result.summary["env_steps"] == 6_400 and np.isfinite(result.summary["eval"]["mean"])
 
 
 def test_recipes_without_an_environment_ask_for_one():
