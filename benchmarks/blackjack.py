@@ -37,7 +37,7 @@ def named(state: int) -> str:
 
 
 def study(name: str, changes: dict[str, Any], seeds: int, episodes: int) -> dict[str, Any]:
-    """Ten seeds of one setting, each a run of its own."""
+    """Every seed of one setting, each a run of its own."""
     env, params = jaxrl.make("Blackjack-v1")
     mdp = jaxrl.tabular_mdp(env, params)
     exact = planning.value_iteration(mdp, 1.0)

@@ -23,8 +23,10 @@ def once(tree: PyTree, count: Array) -> PyTree:
 
 def _changed(tree: PyTree) -> PyTree:
     """Another tree like it."""
-    return jax.tree.map(lambda x: jax.random.fold_in(x, 0) if _is_key(x) else x + 1, tree)
 
+    def other(x: Array) -> Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jax.random.key_data(x) + 1, impl=jax.random.key_impl(x))
+        return ~x if x.dtype == bool else x + 1
 
-def _is_key(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(other, tree)

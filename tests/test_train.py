@@ -1,5 +1,7 @@
 """The loop against what it promises: cadence, both kinds of end, host-driven halves, memory in place."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from common import compiled, copies_of
 
 import jaxrl
-from jaxrl import nets
+from jaxrl import nets, xla
 from jaxrl.agents import value
 from jaxrl.train import LoopConfig, decide, make_learn, make_run, record, vmap_run
 from jaxrl.types import Agent
@@ -251,3 +253,27 @@ def test_hyper_parameters_sweep_in_one_program():
             np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6)
     first = jax.tree.leaves(swept)[1]
     assert not np.array_equal(first[0], first[1])
+
+
+@pytest.mark.parametrize(
+    ("factory", "window", "updates"),
+    [
+        (jaxrl.sarsa_lambda, 2, 2),
+        (jaxrl.sarsa_lambda, 3, 1),
+        (partial(jaxrl.q_lambda, variant="peng"), 2, 1),
+        (partial(jaxrl.monte_carlo, horizon=5), 5, 1),
+        (partial(jaxrl.lambda_return, horizon=5), 6, 2),
+    ],
+)
+def test_learners_that_must_see_each_step_once_refuse_other_windows(factory, window, updates):
+    env, params = jaxrl.make("FrozenLake-v1")
+    loop = jaxrl.LoopConfig(2, updates=updates, warmup=window - 1)
+    with pytest.raises(ValueError, match=r"learns from each step once.* use updates=1 and recent\(\d, 2\)"):
+        jaxrl.make_run(env, params, factory(16, 4), jaxrl.recent(window, 2), loop)
+
+
+def test_once_changes_nothing():
+    tree = {"number": jnp.float32(1.5), "flags": jnp.array([True, False]), "keys": jax.random.split(jaxrl.key(3), 2)}
+    after = jax.jit(xla.once)(tree, jnp.int32(7))
+    assert float(after["number"]) == 1.5 and after["flags"].tolist() == [True, False]
+    np.testing.assert_array_equal(*(jax.random.key_data(keys["keys"]) for keys in (tree, after)))
