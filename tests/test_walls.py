@@ -22,7 +22,7 @@ WALLS = {
     "returns": MATHEMATICS,
     "explore": MATHEMATICS,
     "behaviour": MATHEMATICS | {"explore"},
-    "nets": MATHEMATICS,
+    "nets": MATHEMATICS | {"nets"},
     "vector": MATHEMATICS,
     "train": MATHEMATICS | {"vector", "xla"},
     "evaluate": MATHEMATICS | {"vector"},

@@ -1,0 +1,10 @@
+"""Networks (flax linen) for ONE observation; the agent vmaps them over a batch.
+
+Any object with flax's `init(key, obs) -> params` and `apply(params, obs) -> q [A]` serves in their place.
+"""
+
+from jaxrl.nets.heads import ImplicitQuantiles, QNetwork
+from jaxrl.nets.layers import NoisyDense, as_floats
+from jaxrl.nets.torsos import MLP, MinAtarConv, NatureConv
+
+__all__ = ["MLP", "ImplicitQuantiles", "MinAtarConv", "NatureConv", "NoisyDense", "QNetwork", "as_floats"]
