@@ -140,8 +140,9 @@ def value_agent(
     optimizer: optax.GradientTransformation,
     target_update: TargetUpdate,
     epsilon: ArrayLike | Schedule,
+    carry: Callable[[int], PyTree] = lambda num_envs: (),
 ) -> Agent:
-    """An agent without memory of its own that descends the mean of the weighted losses of a batch.
+    """An agent that descends the mean of the weighted losses of a batch; `carry` is its memory, by default none.
 
     `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was
     descended, and the means of the loss's own.
@@ -171,7 +172,7 @@ def value_agent(
         target = target_update(params, state.target, updates)
         return ValueState(params, target, optimizer_state, updates), priority, metrics
 
-    return Agent(init, lambda num_envs: (), epsilon_greedy(values, epsilon), update)
+    return Agent(init, carry, epsilon_greedy(values, epsilon), update)
 
 
 def implicit_values(network: Any, number: int) -> Values:
