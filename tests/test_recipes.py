@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import gymnax
 import jax.numpy as jnp
@@ -33,9 +34,12 @@ def change(config, **changes):
 @pytest.mark.parametrize("steps", [4_800, 9_600, 16_032])
 @pytest.mark.parametrize(("recipe", "unroll"), [*((name, 1) for name in recipes.names()), ("dqn", 4), ("dqn", 7)])
 def test_the_budget_is_exact(recipe, unroll, steps):
-    setup = build(recipe, change(recipes.default(recipe), steps=steps, unroll=unroll, num_envs=16))
+    starts = min(recipes.default(recipe).learning_starts, 1_000)
+    setup = build(
+        recipe, change(recipes.default(recipe), steps=steps, unroll=unroll, num_envs=16, learning_starts=starts)
+    )
     assert setup.loop.num_envs * (setup.loop.warmup + setup.iterations * unroll) == steps
-    assert setup.loop.warmup * setup.loop.num_envs >= recipes.default(recipe).learning_starts
+    assert setup.loop.warmup * setup.loop.num_envs >= starts
     assert setup.iterations >= 1
 
 
@@ -60,6 +64,19 @@ def test_the_budget_is_exact(recipe, unroll, steps):
         ("dqn", {"agent__target_period": -1}, "target_period is -1"),
         ("dqn", {"agent__clip_norm": 0.0}, "clip_norm is 0.0"),
         ("dqn", {"agent__loss": "huge"}, "unknown loss 'huge'; did you mean 'huber'"),
+        ("dqn", {"agent__optimizer": "adamm"}, "unknown agent.optimizer 'adamm'; did you mean 'adam'"),
+        ("dqn", {"agent__optimizer_eps": 0.0}, "optimizer_eps is 0.0"),
+        ("dqn", {"agent__reward_scale": 0.0}, "reward_scale is 0.0"),
+        ("dqn", {"agent__reward_clip": -1.0}, "reward_clip is -1.0"),
+        ("c51", {"agent__v_min": 200.0}, "v_min is 200.0 and v_max 100.0; v_min must be below v_max"),
+        ("c51", {"agent__atoms": 1}, "atoms is 1; it must be an integer of at least 2"),
+        ("hl_gauss", {"agent__bins": 1}, "bins is 1; it must be an integer of at least 2"),
+        ("qr_dqn", {"agent__quantiles": 1}, "quantiles is 1; it must be an integer of at least 2"),
+        ("iqn", {"agent__kappa": -1.0}, "kappa is -1.0"),
+        ("rainbow", {"replay__alpha": -0.5}, "alpha is -0.5"),
+        ("rainbow", {"replay__beta": 1.5}, "beta is 1.5"),
+        ("munchausen_dqn", {"agent__temperature": 0.0}, "temperature is 0.0"),
+        ("pqn", {"agent__minibatches": 3}, "minibatches is 3, which does not divide the 2048 steps"),
         ("dqn", {"agent__hidden": (64, 0)}, "hidden is 0"),
         ("dqn", {"agent__epsilon__end": 1.5}, "epsilon.end is 1.5"),
         ("dqn", {"agent__epsilon__start": 0.01}, "epsilon.end 0.05 is above agent.epsilon.start 0.01"),
@@ -113,6 +130,37 @@ def test_what_fits_what():
         recipes.build("dqn", DQN, env, params)
 
 
+DEEP = [name for name in recipes.names() if isinstance(recipes.default(name), recipes.Deep)]
+
+
+@pytest.mark.parametrize(
+    ("name", "env"), zip(DEEP, itertools.cycle(["CartPole-v1", "Breakout-MinAtar", "FrozenLake-v1"]))
+)
+def test_a_deep_recipe_fits_tables_vectors_and_images(name, env):
+    config = change(recipes.default(name, env), steps=2_000, learning_starts=1_000)
+    plan = prepare(name, choose(env), config)  # traces, compiles nothing
+    head = plan.shapes.agent.params["params"]
+    torso = {"FrozenLake-v1": "Dense_0", "CartPole-v1": "Dense_0", "Breakout-MinAtar": "Conv_0"}[env]
+    assert (torso in head["torso"]) != (name == "purejaxrl_dqn" and env == "Breakout-MinAtar")
+
+
+def test_rainbow_gives_up_each_of_its_six():
+    def parts(**changes):
+        config = change(recipes.default("rainbow"), **changes)
+        plan = prepare("rainbow", choose("CartPole-v1"), config)
+        params = plan.shapes.agent.params["params"]
+        head = params["advantage" if config.agent.dueling else "q"]
+        buffer = type(plan.shapes.buffer).__name__
+        return head["kernel"].shape[1], "kernel_scale" in head, "value" in params, buffer, plan.setup.buffer.min_steps
+
+    assert parts() == (2 * 51, True, True, "PrioritizedState", 10)
+    assert parts(agent__distributional=False) == (2, True, True, "PrioritizedState", 10)
+    assert parts(agent__noisy=False) == (2 * 51, False, True, "PrioritizedState", 10)
+    assert parts(agent__dueling=False) == (2 * 51, True, False, "PrioritizedState", 10)
+    assert parts(replay__prioritized=False) == (2 * 51, True, True, "Store", 10)
+    assert parts(agent__n_step=1) == (2 * 51, True, True, "PrioritizedState", 1)
+
+
 @pytest.mark.parametrize("width", [1, 5])
 def test_a_network_of_another_width_is_refused(width):
     with pytest.raises(ValueError, match=rf"the network gives \[{width}\] values .* its actions, \[2\]"):
@@ -154,7 +202,9 @@ def test_a_recipe_that_is_named_after_an_environment_brings_it(name):
     home = recipes.home(name)
     plan = prepare(name, choose(home.env, home.overrides), recipes.default(name, home.env))  # traces, compiles nothing
     env = plan.chosen.env
-    assert plan.chosen.id == home.env and plan.parameters == jaxrl.wrappers.num_states(env) * env.num_actions
+    assert plan.chosen.id == home.env
+    if isinstance(plan.config, recipes.Tabular):
+        assert plan.parameters == jaxrl.wrappers.num_states(env) * env.num_actions
 
 
 def test_its_environment_need_not_be_told():

@@ -364,7 +364,7 @@ def test_default_root_that_is_a_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_settings_are_overridden_by_name():
-    base = recipes.DQN()
+    base = recipes.Deep()
     changed = config.override(base, {"steps": 1e4, "agent": {"gamma": 0.5}, "agent.epsilon.end": 0.1})
     assert (changed.steps, changed.agent.gamma, changed.agent.epsilon.end) == (10_000, 0.5, 0.1)
     assert type(changed.steps) is int
@@ -391,7 +391,7 @@ def test_settings_are_overridden_by_name():
 )
 def test_wrong_settings_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
-        config.override(recipes.DQN(), changes)
+        config.override(recipes.Deep(), changes)
 
 
 def test_whole_numbers_are_read_exactly():

@@ -1,21 +1,20 @@
 """Recipes: a name and an environment give an agent, its buffer and the loop. Every default is in this folder."""
 
-import dataclasses
 import math
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.recipes import deep, tabular
-from jaxrl.recipes.base import Config, Exploration, Home, Setup
-from jaxrl.recipes.deep import DQN, DQNAgent, Replay
+from jaxrl.recipes import deep, named, pqn, tabular
+from jaxrl.recipes.base import Config, Exploration, Home, Setup, replaced
+from jaxrl.recipes.deep import Deep, DQNAgent, Replay
 from jaxrl.recipes.tabular import Tabular
 from jaxrl.train import LoopConfig
 from jaxrl.types import PyTree
 
 __all__ = [
-    "DQN",
     "Config",
     "DQNAgent",
+    "Deep",
     "Exploration",
     "Replay",
     "Setup",
@@ -27,7 +26,12 @@ __all__ = [
     "names",
 ]
 
-_RECIPES = {**deep.RECIPES, **tabular.RECIPES}
+_RECIPES = {
+    **deep.RECIPES,
+    **pqn.RECIPES,
+    **named.RECIPES,
+    **tabular.RECIPES,
+}
 
 
 def names() -> list[str]:
@@ -39,7 +43,7 @@ def default(recipe: str, env_id: str = "") -> Config:
     """A recipe's settings for an environment. Raises ValueError that suggests the nearest name."""
     checks.one_of("recipe", recipe, names())
     found = _RECIPES[recipe]
-    return dataclasses.replace(found.default, **found.environments.get(env_id, {}))
+    return replaced(found.default, found.environments.get(env_id, {}))
 
 
 def home(recipe: str) -> Home | None:
@@ -70,10 +74,11 @@ def build(recipe: str, config: Any, env: Any, params: PyTree, network: Any = Non
     env = found.wrap(config, env, params)
     loop, iterations = _loop(config, found.min_rows(config, env, params))
     space = env.action_space(params)
-    if not hasattr(space, "n"):
+    wanted, other = ("Discrete", "decqn") if found.discrete else ("MultiDiscrete", "dqn")
+    if not hasattr(space, "n" if found.discrete else "nvec"):
         raise ValueError(
-            f"{recipe} chooses from Discrete actions, but {env.name} has {space}; use an environment with "
-            "a Discrete action space"
+            f"{recipe} chooses from {wanted} actions, but {env.name} has {space}; use an environment with "
+            f"a {wanted} action space, or a recipe such as {other}"
         )
     agent, buffer = found.build(config, env, params, loop, iterations, network)
     return Setup(env, agent, buffer, loop, iterations)

@@ -1,6 +1,7 @@
 """What recipes are made of."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,8 +63,9 @@ class Recipe(NamedTuple):
     build: Callable[..., tuple[Agent, Buffer]]  # (config, env, params, loop, iterations, network)
     min_rows: Callable[[Any, Any, PyTree], int]  # (config, env, params) -> steps of each environment before learning
     wrap: Callable[[Any, Any, PyTree], Any] = lambda config, env, params: env
-    environments: dict[str, dict[str, Any]] = {}  # environment id -> what it sets otherwise
+    environments: Mapping[str, Mapping[str, Any]] = {}  # environment id -> what it sets otherwise, by dotted names
     home: Home | None = None
+    discrete: bool = True  # whether it chooses one action, or one in each dimension
 
 
 def epsilon(config: Exploration, steps: int) -> Schedule:
@@ -75,3 +77,13 @@ def epsilon(config: Exploration, steps: int) -> Schedule:
     if config.start == config.end or config.fraction == 0:
         return explore.constant(config.end)
     return explore.linear(config.start, config.end, config.fraction * steps)
+
+
+def replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A settings dataclass with `changes` by dotted names, such as agent.n_step."""
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        config = dataclasses.replace(
+            config, **{outer: replaced(getattr(config, outer), {inner: value}) if inner else value}
+        )
+    return config

@@ -1,21 +1,24 @@
-"""Deep Q-learning as recipes."""
+"""Deep Q-learning with replay as recipes: one for each learner, all with the same settings beside their own."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import jax
-import optax
-from jax import Array
-
-from jaxrl import checks, explore, nets
+from jaxrl import checks, nets
 from jaxrl.agents import value
+from jaxrl.agents.c51 import c51
 from jaxrl.agents.dqn import dqn
-from jaxrl.agents.pqn import pqn
-from jaxrl.buffers import recent, uniform
-from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
+from jaxrl.agents.fqf import fqf
+from jaxrl.agents.hl_gauss import hl_gauss
+from jaxrl.agents.iqn import iqn
+from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
+from jaxrl.agents.qr_dqn import qr_dqn
+from jaxrl.buffers import prioritized, uniform
+from jaxrl.recipes.base import Config, Recipe, epsilon
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
 from jaxrl.train import LoopConfig
-from jaxrl.types import PyTree
+from jaxrl.types import Agent, Buffer, PyTree
 
 
 @dataclass(frozen=True)
@@ -28,179 +31,296 @@ class Replay:
     """windows in an update"""
     ends: float = 0.125
     """largest share of the steps that end an episode: places for their final observations"""
+    prioritized: bool = False
+    """draw windows by their last error"""
+    alpha: float = 0.6
+    """how much priorities count: windows are drawn in proportion to priority^alpha"""
+    beta: float = 0.4
+    """how much of what priorities favour the weights take back"""
 
 
 @dataclass(frozen=True)
-class DQNAgent:
-    """Deep Q-learning."""
+class DeepAgent(NetworkAgent):
+    """What every learner with a replay memory sets."""
 
-    learning_rate: float = 1e-3
-    learning_rate_end: float = 1e-6
-    """reached linearly at the run's end"""
-    gamma: float = 0.99
     n_step: int = 10
     """length of the returns"""
-    double: bool = True
-    dueling: bool = False
-    loss: Literal["squared", "huber"] = "squared"
     polyak: float = 0.005
     """share of the way that the target network moves at each update"""
     target_period: int = 0
     """if not 0: copy the target network every so many updates instead"""
-    clip_norm: float = 10.0
-    """largest global norm of a gradient"""
-    hidden: tuple[int, ...] = (120, 84)
-    """widths of the hidden layers"""
-    epsilon: Exploration = field(default_factory=Exploration)
 
 
 @dataclass(frozen=True)
-class DQN(Config):
-    """Deep Q-learning with uniform replay."""
+class DoubleAgent(DeepAgent):
+    """What every learner sets whose next action two networks may choose."""
+
+    double: bool = True
+    """let the learning network choose the action that the target network values"""
+
+
+@dataclass(frozen=True)
+class DQNAgent(DoubleAgent):
+    """Deep Q-learning."""
+
+    loss: Literal["squared", "huber"] = "squared"
+
+
+@dataclass(frozen=True)
+class C51Agent(DoubleAgent):
+    """Deep Q-learning of a categorical distribution of returns."""
+
+    atoms: int = 51
+    """points of the return, evenly from v_min to v_max"""
+    v_min: float = 0.0
+    v_max: float = 100.0
+
+
+@dataclass(frozen=True)
+class RainbowAgent(C51Agent):
+    """All six: double, prioritized replay, dueling, n steps, a distribution, noise."""
+
+    distributional: bool = True
+    """false: learn the mean of returns alone, as DQN does"""
+
+
+@dataclass(frozen=True)
+class HLGaussAgent(DoubleAgent):
+    """Deep Q-learning by classification of a Gaussian around the target."""
+
+    bins: int = 51
+    """of the return, evenly from v_min to v_max"""
+    v_min: float = 0.0
+    v_max: float = 100.0
+    sigma: float = 0.75
+    """the Gaussian's standard deviation, in widths of a bin"""
+
+
+@dataclass(frozen=True)
+class QRAgent(DoubleAgent):
+    """Deep Q-learning of quantiles of the return."""
+
+    quantiles: int = 50
+    kappa: float = 1.0
+    """errors up to this size are squared; 0: none"""
+
+
+@dataclass(frozen=True)
+class IQNAgent(DoubleAgent):
+    """Deep Q-learning of the return's quantile at any fraction."""
+
+    fractions: int = 8
+    """drawn for each item"""
+    target_fractions: int = 8
+    """drawn for its target"""
+    acting_fractions: int = 32
+    """a value is the mean over so many"""
+    cosines: int = 64
+    """that embed a fraction"""
+    kappa: float = 1.0
+    """errors up to this size are squared; 0: none"""
+
+
+@dataclass(frozen=True)
+class FQFAgent(DoubleAgent):
+    """Deep Q-learning of quantiles at fractions that it proposes."""
+
+    fractions: int = 16
+    """proposed"""
+    entropy: float = 0.0
+    """reward for proposing even ones"""
+    cosines: int = 64
+    """that embed a fraction"""
+    kappa: float = 1.0
+    """errors up to this size are squared; 0: none"""
+
+
+@dataclass(frozen=True)
+class MunchausenAgent(DeepAgent):
+    """Soft deep Q-learning with the policy's logarithm added to rewards."""
+
+    alpha: float = 0.9
+    """how much of it"""
+    temperature: float = 0.03
+    """of the soft policy"""
+    floor: float = -1.0
+    """least logarithm that is added"""
+
+
+@dataclass(frozen=True)
+class MunchausenDQNAgent(MunchausenAgent):
+    """Munchausen DQN."""
+
+    loss: Literal["squared", "huber"] = "squared"
+
+
+@dataclass(frozen=True)
+class MunchausenIQNAgent(MunchausenAgent):
+    """Munchausen IQN."""
+
+    fractions: int = 8
+    """drawn for each item"""
+    target_fractions: int = 8
+    """drawn for its target"""
+    acting_fractions: int = 32
+    """a value is the mean over so many"""
+    cosines: int = 64
+    """that embed a fraction"""
+    kappa: float = 1.0
+    """errors up to this size are squared; 0: none"""
+
+
+@dataclass(frozen=True)
+class Deep(Config):
+    """Deep Q-learning with a replay memory."""
 
     learning_starts: int = 1_000
-    agent: DQNAgent = field(default_factory=DQNAgent)
+    agent: DeepAgent = field(default_factory=DQNAgent)
     replay: Replay = field(default_factory=Replay)
 
 
-@dataclass(frozen=True)
-class PQNAgent:
-    """Deep Q-learning without replay."""
+class Learner(NamedTuple):
+    """How a recipe's settings become an agent."""
 
-    learning_rate: float = 1e-3
-    learning_rate_end: float = 0.0
-    """reached linearly at the run's end"""
-    gamma: float = 0.99
-    trace_lambda: float = 0.95
-    """how much of a return is what followed, and not a value on the way"""
-    epochs: int = 2
-    """passes over what was collected, in a learning phase"""
-    minibatches: int = 16
-    """gradient steps in a pass"""
-    reward_scale: float = 0.1
-    """what it learns from, of a reward"""
-    clip_norm: float = 10.0
-    """largest global norm of a gradient"""
-    hidden: tuple[int, ...] = (64, 64)
-    """widths of the hidden layers, each normalised"""
-    epsilon: Exploration = field(default_factory=lambda: Exploration(fraction=0.05))
+    factory: Callable[..., Agent]
+    network: Callable[[Any, int, Any], Any]  # (config.agent, actions, torso) -> a network
+    options: tuple[str, ...]  # settings that the factory takes by name, beside every learner's
+    shape: Callable[[Any, int], tuple[int, ...]] | None = None  # (config.agent, actions) -> of the network's output
 
 
-@dataclass(frozen=True)
-class PQN(Config):
-    """Deep Q-learning without replay and target network."""
-
-    steps: int = 500_000
-    num_envs: int = 32
-    unroll: int = 64
-    agent: PQNAgent = field(default_factory=PQNAgent)
+def _mean(agent: DeepAgent, actions: int, torso: Any) -> nets.QNetwork:
+    return nets.QNetwork(actions, torso, agent.dueling, noisy=agent.noisy)
 
 
-def _check_network(agent: DQNAgent | PQNAgent) -> None:
-    """Raises ValueError for what no network learns with."""
-    checks.in_range("agent.learning_rate", agent.learning_rate, 0, math.inf, open_low=True, open_high=True)
-    checks.in_range("agent.learning_rate_end", agent.learning_rate_end, 0, math.inf, open_high=True)
-    checks.in_range("agent.gamma", agent.gamma, 0, 1)
-    checks.in_range("agent.clip_norm", agent.clip_norm, 0, math.inf, open_low=True, open_high=True)
-    for width in agent.hidden:
-        checks.at_least("agent.hidden", width, 1)
+def _distribution(name: str) -> Callable[[Any, int, Any], nets.QNetwork]:
+    """A network with as many outputs of an action as the setting `name` says."""
+    return lambda agent, actions, torso: nets.QNetwork(actions, torso, agent.dueling, getattr(agent, name), agent.noisy)
 
 
-def _deep(config: DQN, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any):
-    agent, replay = config.agent, config.replay
-    _check_network(agent)
-    checks.at_least("agent.target_period", agent.target_period, 0)
+def _implicit(agent: Any, actions: int, torso: Any) -> nets.ImplicitQuantiles:
+    return nets.ImplicitQuantiles(actions, torso, cosines=agent.cosines, dueling=agent.dueling, noisy=agent.noisy)
+
+
+def _proposing(agent: FQFAgent, actions: int, torso: Any) -> nets.ImplicitQuantiles:
+    return _implicit(agent, actions, torso).clone(proposals=agent.fractions)
+
+
+def _categorical(factory: Callable[..., Agent], name: str, *more: str) -> Learner:
+    """A learner whose network gives [A, the setting `name`]."""
+    return Learner(
+        factory,
+        _distribution(name),
+        (name, "double", *more),
+        lambda agent, actions: (actions, getattr(agent, name)),
+    )
+
+
+def _rainbow(agent: RainbowAgent) -> Learner:
+    return _C51 if agent.distributional else _DQN._replace(options=("double",))
+
+
+_DQN = Learner(dqn, _mean, ("double", "loss"), lambda agent, actions: (actions,))
+_C51 = _categorical(c51, "atoms", "v_min", "v_max")
+_IQN = Learner(iqn, _implicit, ("double", "fractions", "target_fractions", "acting_fractions", "kappa"))
+_MUNCHAUSEN = ("alpha", "temperature", "floor")
+_LEARNERS: dict[str, tuple[str, Learner | Callable[[Any], Learner], Deep]] = {
+    "dqn": ("Deep Q-learning with uniform replay.", _DQN, Deep()),
+    "c51": ("C51: a categorical distribution of returns.", _C51, Deep(agent=C51Agent())),
+    "rainbow": (
+        "Rainbow: C51, double, dueling, n-step and noisy, with prioritized replay.",
+        _rainbow,
+        Deep(agent=RainbowAgent(dueling=True, noisy=True), replay=Replay(prioritized=True)),
+    ),
+    "hl_gauss": (
+        "HL-Gauss: values learned by classification.",
+        _categorical(hl_gauss, "bins", "v_min", "v_max", "sigma"),
+        Deep(agent=HLGaussAgent()),
+    ),
+    "qr_dqn": ("QR-DQN: quantiles of the return.", _categorical(qr_dqn, "quantiles", "kappa"), Deep(agent=QRAgent())),
+    "iqn": ("IQN: quantiles of the return at drawn fractions.", _IQN, Deep(agent=IQNAgent())),
+    "fqf": (
+        "FQF: quantiles of the return at fractions it proposes.",
+        Learner(fqf, _proposing, ("double", "entropy", "kappa")),
+        Deep(agent=FQFAgent()),
+    ),
+    "munchausen_dqn": (
+        "Munchausen DQN: soft Q-learning with log pi added to rewards.",
+        _DQN._replace(factory=munchausen_dqn, options=(*_MUNCHAUSEN, "loss")),
+        Deep(agent=MunchausenDQNAgent()),
+    ),
+    "munchausen_iqn": (
+        "Munchausen IQN.",
+        _IQN._replace(factory=munchausen_iqn, options=(*_MUNCHAUSEN, *_IQN.options[1:])),
+        Deep(agent=MunchausenIQNAgent()),
+    ),
+}
+
+
+def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[Agent, Buffer]]:
+    """A recipe's `build` for a learner, or for what the settings make of one."""
+
+    def build(config: Deep, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any):
+        agent = config.agent
+        found = learner if isinstance(learner, Learner) else learner(agent)
+        check_network(agent)
+        checks.at_least("agent.target_period", agent.target_period, 0)
+        _check_replay(config, loop)
+        actions = env.action_space(params).n
+        network = network or found.network(agent, actions, torso(agent, env, params))
+        if found.shape is not None:
+            check_output(network, found.shape(agent, actions), env, params)
+        built = found.factory(
+            network,
+            optimizer(agent, iterations * loop.updates),
+            gamma=agent.gamma,
+            target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+            epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
+            **{name: getattr(agent, name) for name in found.options},
+        )
+        return rewarded(agent, built), _buffer(config, loop)
+
+    return build
+
+
+def _buffer(config: Deep, loop: LoopConfig) -> Buffer:
+    replay = config.replay
+    sizes = replay.capacity, replay.batch_size, loop.num_envs, config.agent.n_step
+    if not replay.prioritized:
+        return uniform(*sizes, ends=replay.ends)
+    return prioritized(*sizes, alpha=replay.alpha, beta=replay.beta, ends=replay.ends)
+
+
+def _check_replay(config: Deep, loop: LoopConfig) -> None:
+    """Raises ValueError for a memory that the first update cannot draw its batch from."""
+    replay, n_step = config.replay, config.agent.n_step
     checks.at_least("replay.capacity", replay.capacity, 1)
     checks.in_range("replay.ends", replay.ends, 0, 1)
     rows = min(loop.warmup + loop.unroll, math.ceil(replay.capacity / loop.num_envs))
-    windows = (rows - agent.n_step + 1) * loop.num_envs
+    windows = (rows - n_step + 1) * loop.num_envs
     if 0 < windows < replay.batch_size:
-        needed = replay.batch_size + agent.n_step * loop.num_envs
+        needed = replay.batch_size + n_step * loop.num_envs
         raise ValueError(
             f"replay.batch_size {replay.batch_size} is more than the {windows} windows that the buffer holds at the "
             f"first update; set learning_starts and replay.capacity to at least {needed}"
         )
-    learning_rate = optax.linear_schedule(agent.learning_rate, agent.learning_rate_end, iterations * loop.updates)
-    optimizer = optax.chain(optax.clip_by_global_norm(agent.clip_norm), optax.adam(learning_rate))
-    target = value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak)
-    network = network or nets.QNetwork(env.action_space(params).n, _torso(agent.hidden, env, params), agent.dueling)
-    _check_width(network, env, params)
-    learner = dqn(
-        network,
-        optimizer,
-        gamma=agent.gamma,
-        double=agent.double,
-        loss=agent.loss,
-        target_update=target,
-        epsilon=epsilon(agent.epsilon, config.steps),
-    )
-    return learner, uniform(replay.capacity, replay.batch_size, loop.num_envs, window=agent.n_step, ends=replay.ends)
 
 
-def _pqn(config: PQN, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any):
-    agent, size = config.agent, loop.num_envs * loop.unroll
-    _check_network(agent)
-    checks.in_range("agent.reward_scale", agent.reward_scale, 0, math.inf, open_low=True, open_high=True)
-    checks.at_least("agent.minibatches", agent.minibatches, 1)
-    if size % agent.minibatches:
-        raise ValueError(
-            f"agent.minibatches is {agent.minibatches}, which does not divide the {size} steps of a phase, num_envs "
-            f"{loop.num_envs} x unroll {loop.unroll}"
-        )
-    steps = iterations * agent.epochs * agent.minibatches
-    rate = optax.linear_schedule(agent.learning_rate, agent.learning_rate_end, steps)
-    torso = _torso(agent.hidden, env, params, layer_norm=True)
-    network = network or nets.QNetwork(env.action_space(params).n, torso)
-    _check_width(network, env, params)
-    learner = pqn(
-        network,
-        optax.chain(optax.clip_by_global_norm(agent.clip_norm), optax.radam(rate)),
-        gamma=agent.gamma,
-        lambda_=agent.trace_lambda,
-        epochs=agent.epochs,
-        minibatches=agent.minibatches,
-        epsilon=epsilon(agent.epsilon, config.steps),
-    )
-    return value.with_rewards(learner, lambda reward: agent.reward_scale * reward), recent(loop.unroll, loop.num_envs)
-
-
-def _torso(hidden: tuple[int, ...], env: Any, params: PyTree, layer_norm: bool = False) -> nets.MLP:
-    one_hot = getattr(env.observation_space(params), "n", None)
-    return nets.MLP(tuple(hidden), one_hot=one_hot, layer_norm=layer_norm)
-
-
-def _check_width(network: Any, env: Any, params: PyTree) -> None:
-    def one(key: Array) -> Array:
-        obs, _ = explore.split_mask(env.reset(key, params)[0])
-        return network.apply(network.init(key, obs), obs)
-
-    shape, actions = jax.eval_shape(lambda: one(jax.random.key(0))).shape, env.action_space(params).n
-    if shape != (actions,):
-        raise ValueError(
-            f"the network gives {list(shape)} values for one observation of {env.name}; it must give one for each of "
-            f"its actions, [{actions}]"
-        )
-
-
-def _deep_rows(config: DQN, env: Any, params: PyTree) -> int:
+def _rows(config: Deep, env: Any, params: PyTree) -> int:
     del env, params
     checks.at_least("agent.n_step", config.agent.n_step, 1)
     checks.at_least("replay.batch_size", config.replay.batch_size, 1)
     return config.agent.n_step
 
 
+def recipe(learner: str, about: str, config: Deep, **more: Any) -> Recipe:
+    """A recipe of one of the learners here, with settings of its own."""
+    return Recipe(about, config, _build(_LEARNERS[learner][1]), _rows, **more)
+
+
+_ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "dqn": {"FrozenLake-v1": {"agent.n_step": 5}},
+}
 RECIPES = {
-    "dqn": Recipe(
-        "Deep Q-learning with uniform replay.",
-        DQN(),
-        _deep,
-        _deep_rows,
-        environments={"FrozenLake-v1": {"agent": DQNAgent(n_step=5)}},
-    ),
-    "pqn": Recipe(
-        "PQN with Q(lambda): deep Q-learning without replay and target network.",
-        PQN(),
-        _pqn,
-        lambda config, env, params: config.unroll,
-    ),
+    name: recipe(name, about, config, environments=_ENVIRONMENTS.get(name, {}))
+    for name, (about, _, config) in _LEARNERS.items()
 }

@@ -1,0 +1,82 @@
+"""PQN as a recipe."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxrl import checks, nets
+from jaxrl.agents.pqn import pqn
+from jaxrl.buffers import recent
+from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
+from jaxrl.train import LoopConfig
+from jaxrl.types import Agent, Buffer, PyTree
+
+
+@dataclass(frozen=True)
+class PQNAgent(NetworkAgent):
+    """Deep Q-learning without replay."""
+
+    learning_rate_end: float = 0.0
+    """reached linearly at the run's end"""
+    optimizer: Literal["adam", "radam", "rmsprop"] = "radam"
+    """rmsprop is centred, of decay 0.95"""
+    trace_lambda: float = 0.95
+    """how much of a return is what followed, and not a value on the way"""
+    epochs: int = 2
+    """passes over what was collected, in a learning phase"""
+    minibatches: int = 16
+    """gradient steps in a pass"""
+    reward_scale: float = 0.1
+    """what it learns from, of a reward"""
+    layer_norm: bool = True
+    """normalise each layer"""
+    hidden: tuple[int, ...] = (64, 64)
+    """widths of the hidden layers; of images the last alone counts, after the convolutions"""
+    epsilon: Exploration = field(default_factory=lambda: Exploration(fraction=0.05))
+
+
+@dataclass(frozen=True)
+class PQN(Config):
+    """Deep Q-learning without replay and target network."""
+
+    steps: int = 500_000
+    num_envs: int = 32
+    unroll: int = 64
+    agent: PQNAgent = field(default_factory=PQNAgent)
+
+
+def _build(
+    config: PQN, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any
+) -> tuple[Agent, Buffer]:
+    agent, size = config.agent, loop.num_envs * loop.unroll
+    check_network(agent)
+    checks.at_least("agent.epochs", agent.epochs, 1)
+    checks.at_least("agent.minibatches", agent.minibatches, 1)
+    if size % agent.minibatches:
+        raise ValueError(
+            f"agent.minibatches is {agent.minibatches}, which does not divide the {size} steps of a phase, num_envs "
+            f"{loop.num_envs} x unroll {loop.unroll}"
+        )
+    actions = env.action_space(params).n
+    network = network or nets.QNetwork(actions, torso(agent, env, params), agent.dueling, noisy=agent.noisy)
+    check_output(network, (actions,), env, params)
+    learner = pqn(
+        network,
+        optimizer(agent, iterations * agent.epochs * agent.minibatches),
+        gamma=agent.gamma,
+        lambda_=agent.trace_lambda,
+        epochs=agent.epochs,
+        minibatches=agent.minibatches,
+        epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
+    )
+    return rewarded(agent, learner), recent(loop.unroll, loop.num_envs)
+
+
+RECIPES = {
+    "pqn": Recipe(
+        "PQN with Q(lambda): deep Q-learning without replay and target network.",
+        PQN(),
+        _build,
+        lambda config, env, params: config.unroll,
+    ),
+}
