@@ -134,7 +134,7 @@ DEEP = [name for name in recipes.names() if isinstance(recipes.default(name), re
 
 
 @pytest.mark.parametrize(
-    ("name", "env"), zip(DEEP, itertools.cycle(["CartPole-v1", "Breakout-MinAtar", "FrozenLake-v1"]))
+    ("name", "env"), list(zip(DEEP, itertools.cycle(["CartPole-v1", "Breakout-MinAtar", "FrozenLake-v1"])))
 )
 def test_a_deep_recipe_fits_tables_vectors_and_images(name, env):
     config = change(recipes.default(name, env), steps=2_000, learning_starts=1_000)
