@@ -1,7 +1,9 @@
 """Q-learning from a 16-cell table to a convolutional network, in one jitted, vectorised program."""
 
 from jaxrl import behaviour, buffers, explore, nets, planning, recipes, returns, spaces
+from jaxrl.agents.apex import apex
 from jaxrl.agents.c51 import c51
+from jaxrl.agents.decqn import decqn
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.dyna import dyna_q, prioritized_sweeping
 from jaxrl.agents.fqf import fqf
@@ -33,10 +35,12 @@ __all__ = [
     "LoopConfig",
     "QTable",
     "advance",
+    "apex",
     "behaviour",
     "buffers",
     "c51",
     "check_env",
+    "decqn",
     "double_q_learning",
     "dqn",
     "dyna_q",

@@ -120,7 +120,8 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
     unroll x N environment steps. Its metrics are sums: `env_steps`, `episodes` that ended, their `return` and
     `length`, `updates`, `reset_overflow` where there is a pool (see `make_vector`), and the agent's. Raises
     ValueError, before anything is compiled, for sizes below 1, an action space that is not discrete, a warm-up
-    too short for the buffer's first sample, and where an agent that must see each step once would not.
+    too short for the buffer's first sample, and where an agent that must see each step once would not; where the run
+    is traced, for an agent whose actions are not those of the environment.
     """
     for name, low in (("num_envs", 1), ("unroll", 1), ("updates", 1), ("warmup", 0), ("reset_pool", 0)):
         checks.at_least(name, getattr(config, name), low)
@@ -137,10 +138,11 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
             f"recent({agent.rows(config.unroll)}, {config.num_envs})"
         )
     space = env.action_space(params)
-    if not hasattr(space, "n"):
+    if not (hasattr(space, "n") or hasattr(space, "nvec")):
         raise ValueError(
-            f"the action space of {env.name} is {type(space).__name__}; agents choose from Discrete actions: use an "
-            "environment that has them"
+            f"the action space of {env.name} is {type(space).__name__}; agents choose from Discrete or MultiDiscrete "
+            "actions: for a Box use decqn with wrappers.decouple_action(env), or any other agent with "
+            "wrappers.discretize_action(env, bins)"
         )
     num_envs = config.num_envs
     vector = make_vector(env, params, num_envs, config.reset_pool)
@@ -164,6 +166,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
     def _interact(state: RunState) -> tuple[RunState, Transition, Metrics]:
         key, act_key, env_key = jax.random.split(state.key, 3)
         action, next_carry = decide(agent, state.agent, state.carry, state.obs, act_key, env_steps(state.clock))
+        _check_action(env, space, action)
         action = xla.once(action, state.clock)
         obs, env_state, reward, terminated, truncated, info = vector.step(
             jax.random.split(env_key, num_envs), state.env_state, action
@@ -264,6 +267,17 @@ def _repeat(body: Callable, state: PyTree, xs: PyTree, length: int) -> tuple[PyT
         return body(state, jax.tree.map(lambda leaf: leaf[0], xs))
     state, metrics = jax.lax.scan(body, state, xs, length)
     return state, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
+
+
+def _check_action(env: Any, space: Any, action: Array) -> None:
+    """Raises ValueError where actions [N, ...] are of another kind than those of the environment."""
+    given, wanted = list(action.shape[1:]), [] if hasattr(space, "n") else [len(space.nvec)]
+    if given != wanted:
+        fits = "decqn, or wrap the environment so that it has Discrete ones" if wanted else "dqn or any but decqn"
+        raise ValueError(
+            f"the agent chooses an action of shape {given} for one environment, but {env.name} has "
+            f"{type(space).__name__} actions of shape {wanted}; use an agent that fits: {fits}"
+        )
 
 
 def _as_prefix(done: Array, leaf: Array) -> Array:

@@ -21,7 +21,7 @@ that differ, `bind` giving them what they need to know:
         return Wrapped(env, offset_reward, (by,), reward_fn=bind(jnp.add, by))
 """
 
-from jaxrl.envs.wrappers.actions import clip_reward, discretize_action, scale_reward, sticky_action
+from jaxrl.envs.wrappers.actions import clip_reward, decouple_action, discretize_action, scale_reward, sticky_action
 from jaxrl.envs.wrappers.base import Wrapped, WrappedState, bind
 from jaxrl.envs.wrappers.episodes import checked, episode_statistics, time_aware, time_limit
 from jaxrl.envs.wrappers.indices import discretize_observation, index_observation, num_states, tile_coding
@@ -33,6 +33,7 @@ __all__ = [
     "bind",
     "checked",
     "clip_reward",
+    "decouple_action",
     "discretize_action",
     "discretize_observation",
     "episode_statistics",

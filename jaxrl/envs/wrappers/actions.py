@@ -71,6 +71,27 @@ def discretize_action(env: Any, bins: Any, ends: bool = False) -> Wrapped:
     )
 
 
+def decouple_action(env: Any, bins: Any = 3) -> Wrapped:
+    """A Box action as a MultiDiscrete one: for each dimension one of its `bins` points from limit to limit.
+
+    Each dimension is chosen for itself, as decoupled Q-networks do (Seyde et al. 2023); 3 bins are full, nothing and
+    full again. `bins` is one number or one for each dimension. Raises ValueError for a space that is no Box or not
+    finite, and bins below 2.
+    """
+    space = require_box("decouple_action", env, "action")
+    limits = finite_box("decouple_action", env, space)
+    bins = counts("bins of decouple_action", bins, math.prod(space.shape))
+    if min(bins, default=0) < 2:
+        raise ValueError(f"bins of decouple_action are {bins}; from limit to limit takes at least 2 a dimension")
+    return Wrapped(
+        env,
+        decouple_action,
+        (bins,),
+        act_fn=bind(_coordinates_point, limits, np.dtype(space.dtype), bins),
+        actions=spaces.MultiDiscrete(bins),
+    )
+
+
 def clip_reward(env: Any, low: float = -1.0, high: float = 1.0) -> Wrapped:
     """Rewards cut to [low, high]; either may be infinite. Raises ValueError unless low is below high."""
     require_environment("clip_reward", env)
@@ -118,11 +139,25 @@ def _grid_point(
     """The action [*shape] that an index stands for."""
     del key, memory
     index = jnp.clip(jnp.asarray(action, jnp.int32), 0, math.prod(bins) - 1)
+    coordinates = index // np.asarray(strides(bins), np.int32) % np.asarray(bins, np.int32)
+    return _point(limits, dtype, bins, ends, coordinates)
+
+
+def _coordinates_point(
+    limits: spaces.Box, dtype: Any, bins: tuple[int, ...], key: Array, action: ArrayLike, memory: PyTree
+) -> Array:
+    """The action [*shape] that a bin for each dimension stands for."""
+    del key, memory
+    coordinates = jnp.clip(jnp.asarray(action, jnp.int32), 0, np.asarray(bins, np.int32) - 1)
+    return _point(limits, dtype, bins, True, coordinates)
+
+
+def _point(limits: spaces.Box, dtype: Any, bins: tuple[int, ...], ends: bool, coordinates: Array) -> Array:
+    """The action [*shape] in the middle of a bin of each dimension, with `ends` from limit to limit."""
     count = np.asarray(bins, np.int32)
     low, high = limits.low.ravel(), limits.high.ravel()
     width = (high - low) / (count - 1 if ends else count)
     first = low if ends else low + width / 2
-    coordinates = index // np.asarray(strides(bins), np.int32) % count
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     kind = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
     point = coordinates.astype(kind) * width.astype(kind) + first.astype(kind)
