@@ -125,16 +125,18 @@ def test_c51_without_masks_is_rlaxs_plain_learning():
     np.testing.assert_allclose(metrics["loss"], np.mean(costs), rtol=1e-5)
 
 
-def test_c51_says_how_much_mass_was_outside():
+def test_c51_says_how_far_mass_was_outside():
     """All of it is on the top point, 0.7 of which is 1.75; after the end it is on the reward."""
     online = np.zeros((4, 3, ATOMS), np.float32)
     target = online + np.float32([0, 0, 0, 0, 100])
     agent = SUPPORTED()
-    cases = {(1.0, False): 1.0, (-1.0, False): 0.0, (1.0, True): 0.0, (3.0, True): 1.0, (-2.0, True): 1.0}
-    for (reward, terminated), share in cases.items():
+    cases = {(1.0, False): 1.0 + GAMMA * V_MAX - V_MAX, (-1.0, False): 0.0, (1.0, True): 0.0}
+    cases |= {(3.0, True): 3.0 - V_MAX, (-2.0, True): V_MIN + 2.0}
+    for (reward, terminated), distance in cases.items():
         item = Transition(*(np.array([x]) for x in (0, 0, np.float32(reward), terminated, False, 1)))
-        _, _, metrics = learn(agent, online, target, [item])
-        assert float(metrics["outside"]) == pytest.approx(share, abs=1e-6)
+        _, priority, metrics = learn(agent, online, target, [item])
+        assert float(metrics["outside"]) == pytest.approx(distance / (V_MAX - V_MIN), abs=1e-6)
+        assert (priority >= 0).all()
 
 
 @pytest.mark.parametrize(("kappa", "double"), [(1.0, False), (0.0, True), (0.3, True)])
@@ -422,14 +424,14 @@ def test_hl_gauss_in_numpy(double):
         chances, found = np.diff(normal) / (normal[-1] - normal[0]), softmax(online[obs][action])
         losses.append(-np.sum(chances * np.log(found)))
         priorities.append(abs(goal - found @ centres))
-        outside.append(goal < V_MIN or goal > V_MAX)
+        outside.append(max(V_MIN - goal, goal - V_MAX, 0.0) / (V_MAX - V_MIN))
         gradient[obs, action] += (found - chances) / len(items)
     agent = hl_gauss(Table(bins), optax.sgd(1.0), bins=bins, v_min=V_MIN, v_max=V_MAX, gamma=GAMMA, double=double)
     state, priority, metrics = learn(agent, online, target, items)
     np.testing.assert_allclose(priority, priorities, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
     np.testing.assert_allclose(state.params, online - gradient, atol=1e-5)
-    assert 0 < float(metrics["outside"]) == pytest.approx(np.mean(outside))
+    assert 0 < float(metrics["outside"]) == pytest.approx(np.mean(outside), rel=1e-4)
 
 
 @pytest.mark.parametrize("factory", [c51, hl_gauss])

@@ -6,12 +6,11 @@ import numpy as np
 import optax
 import pytest
 from scipy import stats
-from windows import learn
 
 import jaxrl
 from jaxrl import nets
 from jaxrl.agents.c51 import c51
-from jaxrl.types import Transition
+from jaxrl.types import Sample, Transition
 
 INPUTS, FEATURES, DRAWS = 4, 3, 2000
 E_SIZE = np.sqrt(2 / np.pi)  # the mean of |e|, e normal, so the variance of sgn(e) sqrt|e|
@@ -110,13 +109,22 @@ class Lone:
         return params if rngs is None else params + jax.random.normal(rngs["noise"], (1,))
 
 
+def sizes(agent, params, reward, draws):
+    """The sizes of the errors [draws, 2] of two equal items, learned with so many keys."""
+    items = Transition(*(np.full((2, 1), x) for x in (0, 0, np.float32(reward), False, False, 0)))
+    state = agent.init(jaxrl.key(0), np.zeros((1, 2)))._replace(params=params, target=params)
+    sample = Sample(items, np.arange(2), np.ones(2, np.float32))
+    keys = jax.random.split(jaxrl.key(3), draws)
+    return np.asarray(jax.jit(jax.vmap(lambda key: agent.update(state, sample, key, 0.0)[1]))(keys))
+
+
 @pytest.mark.parametrize("double", [False, True])
-def test_noise_is_each_items_and_each_networks_own(double):
-    """With gamma 1 and no reward the error is target noise minus online noise: normal, of variance 2, in each item."""
-    items = [Transition(*(np.array([x]) for x in (0, 0, np.float32(0), False, False, 0)))] * 1000
+def test_noise_is_each_updates_and_each_networks_own(double):
+    """With gamma 1 and no reward the error is target noise minus online noise: normal, of variance 2, all a batch's."""
     agent = jaxrl.dqn(Lone(), optax.sgd(0.0), gamma=1.0, double=double)
-    _, size, _ = learn(agent, np.zeros(1), np.zeros(1), items)
-    assert stats.kstest(size, stats.halfnorm(scale=np.sqrt(2)).cdf).pvalue > 1e-3
+    size = sizes(agent, np.zeros(1), 0, 1000)
+    np.testing.assert_array_equal(size[:, 0], size[:, 1])
+    assert stats.kstest(size[:, 0], stats.halfnorm(scale=np.sqrt(2)).cdf).pvalue > 1e-3
 
 
 def test_the_double_choice_has_noise_of_its_own():
@@ -129,10 +137,9 @@ def test_the_double_choice_has_noise_of_its_own():
         def apply(self, params, obs, /, rngs=None):
             return params if rngs is None else params + jax.random.normal(rngs["noise"], (2,))
 
-    item = Transition(*(np.array([x]) for x in (0, 0, np.float32(100), False, False, 0)))
     for double, mean in ((True, 0.0), (False, 1 / np.sqrt(np.pi))):
         agent = jaxrl.dqn(Pair(), optax.sgd(0.0), gamma=1.0, double=double)
-        _, size, _ = learn(agent, np.zeros(2), np.zeros(2), [item] * 2000)
+        size = sizes(agent, np.zeros(2), 100, 2000)[:, 0]
         assert abs(np.mean(size) - 100 - mean) < 5 * np.sqrt(2 / 2000)
 
 

@@ -28,7 +28,8 @@ def c51(
 
     `network` gives logits [A, atoms] of returns at `atoms` points from v_min to v_max; what lies beyond them is learned
     as their nearest. The priority is the Kullback-Leibler divergence (Hessel et al. 2018). Metrics: `q`, and
-    `outside`, the share of the target's mass that was clipped. Raises ValueError for atoms below 2 or v_min >= v_max.
+    `outside`, how far clipping moved the target's mass, in widths of the support. Raises ValueError for atoms below 2
+    or v_min >= v_max.
     """
     checks.in_range("gamma", gamma, 0, 1)
     value.check_support("atoms", atoms, v_min, v_max)
@@ -51,13 +52,15 @@ def c51(
         points = step.reward + step.discount * support()
         goal = jax.lax.stop_gradient(project(points, following, v_min, v_max))
         cost = -jnp.sum(goal * jax.nn.log_softmax(logits))
-        outside = jnp.sum(following * ((points < v_min) | (points > v_max)))
+        outside = following @ jnp.abs(points - jnp.clip(points, v_min, v_max)) / (v_max - v_min)
         entropy = jnp.sum(jax.scipy.special.entr(goal))
-        return cost, cost - entropy, {"q": expectation(logits), "outside": outside}
+        # a divergence is never negative but by rounding
+        return cost, jnp.maximum(cost - entropy, 0.0), {"q": expectation(logits), "outside": outside}
 
     init = value.checked_init(network, ("A", atoms))
     optimizer, target_update = optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005)
-    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
+    one_draw = value.is_noisy(network)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon, one_draw=one_draw)
 
 
 def project(points: Array, chances: Array, v_min: float | Array, v_max: float | Array) -> Array:

@@ -45,5 +45,11 @@ def dqn(
         return cost, jnp.abs(error), {"q": q}
 
     return value.value_agent(
-        network.init, values, td_loss, optimizer or optax.adam(1e-3), target_update or value.polyak(0.005), epsilon
+        network.init,
+        values,
+        td_loss,
+        optimizer or optax.adam(1e-3),
+        target_update or value.polyak(0.005),
+        epsilon,
+        one_draw=value.is_noisy(network),
     )

@@ -28,8 +28,8 @@ def hl_gauss(
 
     `network` gives logits [A, bins] of even bins from v_min to v_max; q is the mean of their centres. A target beyond
     them is learned as v_min or v_max. `sigma` is the Gaussian's standard deviation in widths of a bin. The priority is
-    |target - q|. Metrics: `q`, and `outside`, whether the target was beyond. Raises ValueError for bins below 2,
-    v_min >= v_max and sigma <= 0.
+    |target - q|. Metrics: `q`, and `outside`, how far the target was beyond, in widths of the support. Raises
+    ValueError for bins below 2, v_min >= v_max and sigma <= 0.
     """
     checks.in_range("gamma", gamma, 0, 1)
     value.check_support("bins", bins, v_min, v_max)
@@ -51,12 +51,13 @@ def hl_gauss(
         goal = jax.lax.stop_gradient(step.reward + step.discount * following)
         cost = -jnp.sum(histogram(goal, bins, v_min, v_max, sigma * width) * jax.nn.log_softmax(logits))
         q = expectation(logits)
-        outside = (goal < v_min) | (goal > v_max)
-        return cost, jnp.abs(goal - q), {"q": q, "outside": outside.astype(jnp.float32)}
+        outside = jnp.abs(goal - jnp.clip(goal, v_min, v_max)) / (v_max - v_min)
+        return cost, jnp.abs(goal - q), {"q": q, "outside": outside}
 
     init = value.checked_init(network, ("A", bins))
     optimizer, target_update = optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005)
-    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
+    one_draw = value.is_noisy(network)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon, one_draw=one_draw)
 
 
 def histogram(mean: Array, bins: int, v_min: float | Array, v_max: float | Array, sigma: ArrayLike) -> Array:

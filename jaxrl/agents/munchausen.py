@@ -51,7 +51,8 @@ def munchausen_dqn(
 
     init = value.checked_init(network, ("A",))
     optimizer, target_update = optimizer or optax.adam(5e-5), target_update or value.polyak(0.005)
-    return value.value_agent(init, values, td_loss, optimizer, target_update, epsilon)
+    one_draw = value.is_noisy(network)
+    return value.value_agent(init, values, td_loss, optimizer, target_update, epsilon, one_draw=one_draw)
 
 
 def munchausen_iqn(

@@ -47,4 +47,5 @@ def qr_dqn(
 
     init = value.checked_init(network, ("A", quantiles))
     optimizer, target_update = optimizer or optax.adam(5e-5), target_update or value.polyak(0.005)
-    return value.value_agent(init, values, loss, optimizer, target_update, epsilon)
+    one_draw = value.is_noisy(network)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon, one_draw=one_draw)

@@ -45,10 +45,15 @@ class ValueState(NamedTuple):
     updates: Array  # [] int32, gradient steps so far
 
 
+def is_noisy(network: Any) -> bool:
+    """Whether a network draws noise."""
+    return getattr(network, "noisy", False)
+
+
 def apply(network: Any, params: PyTree, obs: PyTree, key: Array | None, *more: Array) -> Any:
     """What a network says of one observation, whose mask it does not see; a key draws noise, None draws none."""
     observation, _ = explore.split_mask(obs)
-    if key is None or not getattr(network, "noisy", False):
+    if key is None or not is_noisy(network):
         return network.apply(params, observation, *more)
     return network.apply(params, observation, *more, rngs={"noise": key})
 
@@ -141,11 +146,13 @@ def value_agent(
     target_update: TargetUpdate,
     epsilon: ArrayLike | Schedule,
     carry: Callable[[int], PyTree] = lambda num_envs: (),
+    one_draw: bool = False,
 ) -> Agent:
     """An agent that descends the mean of the weighted losses of a batch; `carry` is its memory, by default none.
 
-    `init_params(key, obs)` takes one observation, without its mask. Metrics are `loss`, weighted as it was
-    descended, and the means of the loss's own.
+    `init_params(key, obs)` takes one observation, without its mask. With `one_draw` all of a batch get the same key,
+    as noisy networks are drawn once a step of optimisation (Fortunato et al. 2018, section 3.1). Metrics are `loss`,
+    weighted as it was descended, and the means of the loss's own.
     """
 
     def init(key: Array, obs: PyTree) -> ValueState:
@@ -156,10 +163,10 @@ def value_agent(
     def update(state: ValueState, sample: Sample, key: Array, steps: Array) -> tuple[ValueState, Array, Metrics]:
         del steps
         key = xla.once(key, state.updates)
-        keys = jax.random.split(key, sample.weight.shape[0])
+        keys = key if one_draw else jax.random.split(key, sample.weight.shape[0])
 
         def batch_loss(params: PyTree) -> tuple[Array, tuple[Array, Metrics]]:
-            vmapped = jax.vmap(loss, (None, None, 0, 0))
+            vmapped = jax.vmap(loss, (None, None, 0, None if one_draw else 0))
             losses, priorities, metrics = vmapped(params, state.target, sample.window, keys)
             chex.assert_equal_shape([losses, priorities, sample.weight])
             mean = jnp.mean(sample.weight * losses)
