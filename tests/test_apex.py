@@ -11,7 +11,7 @@ from common import masked_env
 from windows import ACTIONS, GAMMA, STATES, Table, batch, fold, tables
 
 import jaxrl
-from jaxrl import nets
+from jaxrl import nets, recipes
 from jaxrl.agents import apex as module
 from jaxrl.agents import value
 from jaxrl.types import Sample
@@ -240,3 +240,44 @@ def test_ladders_may_be_swept():
     alphas = jnp.array([0.0, 1.0, 7.0])
     expected = 0.4 ** (1 + np.asarray(alphas)[:, None] * np.arange(STATES) / (STATES - 1))
     np.testing.assert_allclose(jax.vmap(carry)(alphas), expected, rtol=1e-5)
+
+
+def test_the_recipe_has_the_papers_constants():
+    config = recipes.default("apex")
+    agent, replay = config.agent, config.replay
+    assert (config.num_envs, config.learning_starts, replay.capacity, replay.batch_size) == (
+        256,
+        50_000,
+        2_000_000,
+        512,
+    )
+    assert (replay.prioritized, replay.alpha, replay.beta) == (True, 0.6, 0.4)
+    assert (agent.learning_rate, agent.learning_rate_end, agent.optimizer) == (6.25e-5, 6.25e-5, "rmsprop")
+    assert (agent.optimizer_eps, agent.clip_norm, agent.target_period) == (1.5e-7, 40.0, 2_500)
+    assert (agent.gamma, agent.n_step, agent.dueling, agent.ladder_base, agent.ladder_alpha) == (
+        0.99,
+        3,
+        True,
+        0.4,
+        7.0,
+    )
+    setup = recipes.build("apex", config, *jaxrl.make("Acrobot-v1"))
+    np.testing.assert_allclose(setup.agent.carry(8), LADDER, rtol=1e-5)
+    drawn = setup.loop.updates * replay.batch_size / (setup.loop.unroll * setup.loop.num_envs)
+    assert drawn == pytest.approx(9.7 / 12.5, abs=0.03)  # windows replayed for one collected, as in the paper
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_envs": 1}, "num_envs of an epsilon ladder is 1"),
+        ({"agent": {"ladder_alpha": -2.0}}, "alpha is -2.0"),
+        ({"agent": {"refresh": 0}}, "refresh is 0"),
+        ({"agent": {"noisy": True}}, "apex explores by its ladder: leave both as they are"),
+        ({"agent": {"epsilon": {"end": 0.3}}}, "apex explores by its ladder: leave both as they are"),
+        ({"replay": {"batch_size": 200_000}}, "batch_size 200000 is more than"),
+    ],
+)
+def test_refusals_of_the_recipe(changes, message):
+    with pytest.raises(ValueError, match=message):
+        jaxrl.train("apex", "CartPole-v1", **changes)

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.recipes import deep, named, pqn, tabular
+from jaxrl.recipes import apex, decqn, deep, named, pqn, tabular
 from jaxrl.recipes.base import Config, Exploration, Home, Setup, replaced
 from jaxrl.recipes.deep import Deep, DQNAgent, Replay
 from jaxrl.recipes.tabular import Tabular
@@ -29,6 +29,8 @@ __all__ = [
 _RECIPES = {
     **deep.RECIPES,
     **pqn.RECIPES,
+    **apex.RECIPES,
+    **decqn.RECIPES,
     **named.RECIPES,
     **tabular.RECIPES,
 }

@@ -1,0 +1,105 @@
+"""Ape-X DQN as a recipe."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxrl import checks, nets
+from jaxrl.agents import value
+from jaxrl.agents.apex import apex
+from jaxrl.recipes import deep
+from jaxrl.recipes.base import Exploration, Recipe
+from jaxrl.recipes.deep import Deep, DeepAgent, Replay
+from jaxrl.recipes.network import check_network, check_output, optimizer, rewarded, torso
+from jaxrl.train import LoopConfig
+from jaxrl.types import Agent, Buffer, PyTree
+
+
+@dataclass(frozen=True)
+class ApexAgent(DeepAgent):
+    """Deep Q-learning with an epsilon for each environment; `epsilon` and `noisy` are not used."""
+
+    learning_rate: float = 6.25e-5
+    learning_rate_end: float = 6.25e-5
+    """reached linearly at the run's end"""
+    optimizer: Literal["adam", "radam", "rmsprop"] = "rmsprop"
+    """rmsprop is centred, of decay 0.95"""
+    optimizer_eps: float = 1.5e-7
+    """what the optimiser adds to its divisor"""
+    clip_norm: float = 40.0
+    """largest global norm of a gradient"""
+    dueling: bool = True
+    """one head for the state's value, one for what actions add"""
+    n_step: int = 3
+    """length of the returns"""
+    target_period: int = 2_500
+    """if not 0: copy the target network every so many updates instead"""
+    ladder_base: float = 0.4
+    """epsilon of the first actor"""
+    ladder_alpha: float = 7.0
+    """the last actor's is ladder_base^(1 + ladder_alpha)"""
+    refresh: int = 50
+    """gradient steps between two copies of the networks to the actors"""
+
+
+PAPER = Deep(
+    steps=5_000_192,
+    num_envs=256,
+    unroll=5,
+    updates=2,  # 512 windows each: 0.8 drawn for one collected, as there
+    learning_starts=50_000,
+    agent=ApexAgent(),
+    replay=Replay(2_000_000, 512, prioritized=True),
+)
+# far shorter runs than the paper's: steps as large as theirs are many, and a copy as rare as theirs never comes
+_CARTPOLE = {
+    "steps": 1_000_192,
+    "unroll": 1,
+    "updates": 1,
+    "learning_starts": 5_120,
+    "agent.learning_rate": 1e-3,
+    "agent.learning_rate_end": 1e-5,
+    "agent.target_period": 100,
+    "agent.refresh": 10,
+    "agent.hidden": (64, 64),
+    "agent.reward_scale": 0.1,
+    "replay.capacity": 200_000,
+}
+
+
+def _build(
+    config: Deep, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any
+) -> tuple[Agent, Buffer]:
+    agent: Any = config.agent
+    check_network(agent)
+    if agent.noisy or agent.epsilon != Exploration():
+        raise ValueError(
+            f"agent.noisy is {agent.noisy} and agent.epsilon {agent.epsilon}; apex explores by its ladder: leave both "
+            "as they are, and set agent.ladder_base and agent.ladder_alpha"
+        )
+    checks.at_least("num_envs of an epsilon ladder", loop.num_envs, 2)
+    checks.at_least("agent.target_period", agent.target_period, 0)
+    deep._check_replay(config, loop)
+    actions = env.action_space(params).n
+    network = network or nets.QNetwork(actions, torso(agent, env, params), dueling=agent.dueling)
+    check_output(network, (actions,), env, params)
+    learner = apex(
+        network,
+        optimizer(agent, iterations * loop.updates),
+        gamma=agent.gamma,
+        epsilon=agent.ladder_base,
+        alpha=agent.ladder_alpha,
+        refresh=agent.refresh,
+        target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+    )
+    return rewarded(agent, learner), deep._buffer(config, loop)
+
+
+RECIPES = {
+    "apex": Recipe(
+        "Ape-X DQN: an epsilon for each environment, priorities by what the actors hold.",
+        PAPER,
+        _build,
+        deep._rows,
+        environments={"CartPole-v1": _CARTPOLE},
+    ),
+}

@@ -1,0 +1,95 @@
+"""Decoupled Q-networks as a recipe: Box actions in bins, each dimension for itself."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxrl import checks, nets, spaces
+from jaxrl.agents import value
+from jaxrl.agents.decqn import decqn
+from jaxrl.envs import wrappers
+from jaxrl.recipes import deep
+from jaxrl.recipes.base import Exploration, Recipe, epsilon
+from jaxrl.recipes.deep import Deep, DoubleAgent, Replay
+from jaxrl.recipes.network import check_network, check_output, optimizer, rewarded, torso
+from jaxrl.train import LoopConfig
+from jaxrl.types import Agent, Buffer, PyTree
+
+
+@dataclass(frozen=True)
+class DecQNAgent(DoubleAgent):
+    """Deep Q-learning with a value for each bin of each dimension."""
+
+    bins: int = 3
+    """points of a continuous action's dimension, from limit to limit"""
+    rescale: bool = True
+    """map observations with limits to [-1, 1]"""
+    loss: Literal["squared", "huber"] = "huber"
+
+
+def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
+    """The environment with Box actions in bins."""
+    agent: Any = config.agent
+    checks.at_least("agent.bins", agent.bins, 2)
+    if agent.rescale and _limited(env.observation_space(params)):
+        env = wrappers.rescale_observation(env)
+    return wrappers.decouple_action(env, agent.bins) if isinstance(env.action_space(params), spaces.Box) else env
+
+
+def _limited(space: Any) -> bool:
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return False
+    return bool((np.abs([space.low, space.high]) < 1e30).all() and (space.low < space.high).all())
+
+
+def _build(
+    config: Deep, env: Any, params: PyTree, loop: LoopConfig, iterations: int, network: Any
+) -> tuple[Agent, Buffer]:
+    agent: Any = config.agent
+    check_network(agent)
+    checks.at_least("agent.target_period", agent.target_period, 0)
+    deep._check_replay(config, loop)
+    nvec = env.action_space(params).nvec
+    shape = len(nvec), max(nvec)
+    body = torso(agent, env, params)
+    network = network or nets.QNetwork(shape[0], body, dueling=agent.dueling, atoms=shape[1], noisy=agent.noisy)
+    check_output(network, shape, env, params)
+    learner = decqn(
+        network,
+        optimizer(agent, iterations * loop.updates),
+        nvec=nvec,
+        gamma=agent.gamma,
+        double=agent.double,
+        loss=agent.loss,
+        target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+        epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
+    )
+    return rewarded(agent, learner), deep._buffer(config, loop)
+
+
+RECIPES = {
+    "decqn": Recipe(
+        "DecQN: continuous actions in bins, a value for each dimension.",
+        Deep(
+            steps=500_000,
+            num_envs=32,
+            learning_starts=2_000,
+            agent=DecQNAgent(hidden=(64, 64), reward_scale=0.01, epsilon=Exploration(fraction=0.5)),
+            replay=Replay(200_000),
+        ),
+        _build,
+        deep._rows,
+        _wrap,
+        environments={
+            "Pendulum-v1": {
+                "steps": 300_000,
+                "num_envs": 8,
+                "agent.n_step": 3,
+                "agent.reward_scale": 0.1,
+                "agent.epsilon": Exploration(fraction=0.3),
+            }
+        },
+        discrete=False,
+    ),
+}
