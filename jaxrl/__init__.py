@@ -15,6 +15,8 @@ from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
 from jaxrl.agents.pqn import pqn
 from jaxrl.agents.q_learning import double_q_learning, q_learning
 from jaxrl.agents.qr_dqn import qr_dqn
+from jaxrl.agents.r2d2 import r2d2
+from jaxrl.agents.recurrent_pqn import recurrent_pqn
 from jaxrl.agents.sarsa import expected_sarsa, sarsa, tree_backup
 from jaxrl.agents.traces import q_lambda, sarsa_lambda
 from jaxrl.buffers import latest, prioritized, recent, uniform
@@ -69,8 +71,10 @@ __all__ = [
     "q_lambda",
     "q_learning",
     "qr_dqn",
+    "r2d2",
     "recent",
     "recipes",
+    "recurrent_pqn",
     "register",
     "returns",
     "rollout",

@@ -150,3 +150,36 @@ def cut(window: Transition, gamma: ArrayLike, lambda_: ArrayLike) -> tuple[Array
     dtype = jnp.result_type(window.reward, float)
     discount = jnp.where(window.terminated, 0, gamma.astype(dtype))
     return discount, jnp.where(window.truncated, 0, lambda_.astype(dtype))
+
+
+def n_step_returns(reward: Array, discount: Array, value: Array, trace: ArrayLike, n: int) -> Array:
+    """Returns g [T] of at most `n` steps: g_t = r_t + d_t (r_t+1 + d_t+1 (... + d_k v_k)), k = min(t + n, T) - 1.
+
+    Sutton and Barto (2018), eq. 7.1, for every step of a sequence; v_t is the bootstrap value AFTER step t, of its true
+    next observation. Where trace, 0 or 1, is 0 the return bootstraps already: ends of episodes enter through `cut`.
+    Shapes: reward, discount, value [T]; trace [] or [T]. Raises AssertionError while tracing on others, ValueError for
+    n < 1.
+    """
+    checks.at_least("n of n_step_returns", n, 1)
+    chex.assert_rank([reward, discount, value, jnp.asarray(trace)], [1, 1, 1, {0, 1}])
+    chex.assert_equal_shape([reward, discount, value])
+    trace = jnp.broadcast_to(jnp.asarray(trace, value.dtype), reward.shape)
+    returns = reward + discount * value
+    for _ in range(min(n, reward.size) - 1):
+        ahead = jnp.append(returns[1:], value[-1])
+        returns = reward + discount * (value + trace * (ahead - value))
+    return returns
+
+
+def rescale(x: ArrayLike, epsilon: float = 1e-3) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, section 3.2): large values become small."""
+    x = jnp.asarray(x)
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + epsilon * x
+
+
+def unscale(x: ArrayLike, epsilon: float = 1e-3) -> Array:
+    """The inverse of `rescale` (Pohlen et al. 2018, proposition A.2), in a form that cancels little in float32."""
+    x = jnp.asarray(x)
+    size = jnp.abs(x) + 1 + epsilon
+    root = 2 * size / (jnp.sqrt(1 + 4 * epsilon * size) + 1)
+    return jnp.sign(x) * (root - 1) * (root + 1)

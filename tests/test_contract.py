@@ -66,6 +66,17 @@ ROWS = {
         jaxrl.uniform(64, 8, 4), partial(jaxrl.hl_gauss, bins=5, v_max=100.0), partial(nets.QNetwork, atoms=5)
     ),
     "pqn": deep(jaxrl.recent(4, 4), partial(jaxrl.pqn, minibatches=2), loop=jaxrl.LoopConfig(4, unroll=4)),
+    "r2d2": deep(
+        jaxrl.prioritized(64, 8, 4, window=4, stride=2),
+        partial(jaxrl.r2d2, burn_in=1),
+        lambda num_actions, torso: nets.RecurrentQNetwork(num_actions, torso, nets.LSTM(4)),
+    ),
+    "recurrent_pqn": deep(
+        jaxrl.recent(4, 4),
+        partial(jaxrl.recurrent_pqn, minibatches=2),
+        lambda num_actions, torso: nets.RecurrentQNetwork(num_actions, torso, nets.GRU(4)),
+        jaxrl.LoopConfig(4, unroll=4),
+    ),
     "q_learning": table(jaxrl.q_learning, 1),
     "sarsa": table(jaxrl.sarsa, 2),
     "expected_sarsa": table(jaxrl.expected_sarsa, 1),
@@ -247,7 +258,8 @@ def test_greedy_is_deterministic_and_evaluation_plays_whole_episodes(name):
     assert result.returns.shape == result.lengths.shape == (7,)
     assert (result.lengths >= 1).all()
     assert_same(result, evaluate(jaxrl.key(1)))
-    act = partial(agent.act, state.agent, (), jax.tree.map(lambda x: x[0], state.obs), greedy=True)
+    carry, obs = jax.tree.map(lambda x: x[0], (state.carry, state.obs))
+    act = partial(agent.act, state.agent, carry, obs, greedy=True)
     assert len({int(act(jaxrl.key(i), 0.0)[0]) for i in range(20)}) == 1
 
 

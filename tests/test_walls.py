@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxrl"
 MATHEMATICS = {"types", "checks"}
 ALL = {"*"}
+SHELLS = {"agents.value", "agents.recurrent", "agents.tabular"}
 
 # room -> rooms it may import from jaxrl
 WALLS = {
@@ -29,7 +30,7 @@ WALLS = {
     "buffers": MATHEMATICS | {"buffers", "files", "memory"},
     "envs": MATHEMATICS | {"spaces", "envs"},
     "planning": MATHEMATICS | {"memory", "envs.api", "planning"},
-    "agents": MATHEMATICS | {"xla", "memory", "returns", "explore", "behaviour", "agents.value", "agents.tabular"},
+    "agents": MATHEMATICS | {"xla", "memory", "returns", "explore", "behaviour"} | SHELLS,
     "recipes": ALL,  # but not runs
     "runs": ALL,
     "__init__": ALL,

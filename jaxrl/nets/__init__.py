@@ -5,6 +5,18 @@ Any object with flax's `init(key, obs) -> params` and `apply(params, obs) -> q [
 
 from jaxrl.nets.heads import ImplicitQuantiles, QNetwork
 from jaxrl.nets.layers import NoisyDense, as_floats
+from jaxrl.nets.recurrent import GRU, LSTM, RecurrentQNetwork
 from jaxrl.nets.torsos import MLP, MinAtarConv, NatureConv
 
-__all__ = ["MLP", "ImplicitQuantiles", "MinAtarConv", "NatureConv", "NoisyDense", "QNetwork", "as_floats"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MLP",
+    "ImplicitQuantiles",
+    "MinAtarConv",
+    "NatureConv",
+    "NoisyDense",
+    "QNetwork",
+    "RecurrentQNetwork",
+    "as_floats",
+]
