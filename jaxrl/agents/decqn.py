@@ -71,7 +71,13 @@ def decqn(
         return params
 
     agent = value.value_agent(
-        init_params, values, td_loss, optimizer or optax.adam(1e-3), target_update or value.polyak(0.005), epsilon
+        init_params,
+        values,
+        td_loss,
+        optimizer or optax.adam(1e-3),
+        target_update or value.polyak(0.005),
+        epsilon,
+        one_draw=value.is_noisy(network),
     )
 
     def act(
