@@ -69,7 +69,8 @@ def r2d2(
         following = recurrent.ahead(network, target, learned(target, window)[0].after, rows)
         chooser = following
         if double:
-            chooser = recurrent.ahead(network, *jax.lax.stop_gradient((params, seen.after)), rows)
+            still, after = jax.lax.stop_gradient((params, seen.after))
+            chooser = recurrent.ahead(network, still, after, rows)
         chosen = explore.greedy(chooser, mask=mask)
         following = jnp.take_along_axis(following, chosen[:, None], axis=1)[:, 0]
         following = following if rescale is None else returns.unscale(following, rescale)
@@ -79,7 +80,7 @@ def r2d2(
         q = jnp.take_along_axis(seen.q, rows.action[:, None], axis=1)[:, 0]
         error = jax.lax.stop_gradient(goal) - q
         size = jnp.abs(error)
-        priority = eta * jnp.max(size) + (1 - eta) * jnp.mean(size)
+        priority = jnp.add(eta * jnp.max(size), (1 - eta) * jnp.mean(size))
         return jnp.mean(optax.l2_loss(error)), priority, {"q": jnp.mean(q)}
 
     return value.value_agent(

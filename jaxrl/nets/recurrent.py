@@ -28,7 +28,7 @@ class GRU(nn.Module):
         orthogonal, zeros = nn.initializers.orthogonal(), nn.initializers.zeros_init()
         self.inputs = nn.Dense(3 * self.width, bias_init=_blocks(3, zeros, _lasting(self.span), zeros))
         self.kernel = self.param("kernel", _blocks(3, orthogonal), (self.width, 3 * self.width))
-        self.bias = self.param("bias", zeros, (self.width,))
+        self.bias = self.param("bias", zeros, (self.width,), jnp.float32)
 
     @nn.nowrap
     def start(self) -> Array:
@@ -120,15 +120,17 @@ class RecurrentQNetwork(nn.Module):
         computed so, torso and head for all steps at once.
         """
 
+        apply: Any = self.apply
+
         def step(carry: PyTree, now: tuple[Array, Array]) -> tuple[PyTree, tuple[PyTree, Array]]:
             drive, ended = now
-            after, features = self.apply(params, carry, drive, method="advance")
+            after, features = apply(params, carry, drive, method="advance")
             following = jax.tree.map(lambda new, old: jnp.where(ended, new, old), self.start(), after)
             return following, (after, features)
 
-        drives = jax.vmap(lambda obs: self.apply(params, obs, method="drive"))(obs)
+        drives = jax.vmap(lambda obs: apply(params, obs, method="drive"))(obs)
         carry, (after, features) = jax.lax.scan(step, carry, (drives, ended))
-        return jax.vmap(lambda features: self.apply(params, features, method="read"))(features), after, carry
+        return jax.vmap(lambda features: apply(params, features, method="read"))(features), after, carry
 
 
 def _lasting(span: float | None) -> Callable[..., Array]:
