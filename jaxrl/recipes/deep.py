@@ -15,6 +15,7 @@ from jaxrl.agents.iqn import iqn
 from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
 from jaxrl.agents.qr_dqn import qr_dqn
 from jaxrl.buffers import prioritized, uniform
+from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Recipe, epsilon
 from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
 from jaxrl.train import LoopConfig
@@ -175,6 +176,8 @@ class Deep(Config):
     """Deep Q-learning with a replay memory."""
 
     learning_starts: int = 1_000
+    rescale: bool = False
+    """map the limits of observations to -1 and 1"""
     agent: DeepAgent = field(default_factory=DQNAgent)
     replay: Replay = field(default_factory=Replay)
 
@@ -312,9 +315,14 @@ def _rows(config: Deep, env: Any, params: PyTree) -> int:
     return config.agent.n_step
 
 
-def recipe(learner: str, about: str, config: Deep, **more: Any) -> Recipe:
+def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
+    del params
+    return wrappers.rescale_observation(env) if config.rescale else env
+
+
+def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = _wrap, **more: Any) -> Recipe:
     """A recipe of one of the learners here, with settings of its own."""
-    return Recipe(about, config, _build(_LEARNERS[learner][1]), _rows, **more)
+    return Recipe(about, config, _build(_LEARNERS[learner][1]), _rows, wrap, **more)
 
 
 _ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from jaxrl import checks, nets
 from jaxrl.agents.pqn import pqn
 from jaxrl.buffers import recent
+from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
 from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
 from jaxrl.train import LoopConfig
@@ -42,6 +43,8 @@ class PQN(Config):
     steps: int = 500_000
     num_envs: int = 32
     unroll: int = 64
+    rescale: bool = False
+    """map the limits of observations to -1 and 1"""
     agent: PQNAgent = field(default_factory=PQNAgent)
 
 
@@ -72,11 +75,16 @@ def _build(
     return rewarded(agent, learner), recent(loop.unroll, loop.num_envs)
 
 
+_ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "Acrobot-v1": {"steps": 300_000, "agent.epsilon.fraction": 0.2},
+}
 RECIPES = {
     "pqn": Recipe(
         "PQN with Q(lambda): deep Q-learning without replay and target network.",
         PQN(),
         _build,
         lambda config, env, params: config.unroll,
+        wrap=lambda config, env, params: wrappers.rescale_observation(env) if config.rescale else env,
+        environments=_ENVIRONMENTS,
     ),
 }
