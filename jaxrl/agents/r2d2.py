@@ -47,15 +47,6 @@ def r2d2(
     if rescale is not None:
         checks.in_range("rescale", rescale, 0, 1, open_low=True)
 
-    def learned(params: PyTree, window: Transition) -> tuple[recurrent.Unrolled, Transition]:
-        """The steps that are learned from, unrolled from a memory that has seen those before."""
-        carry, rows = window.carry, window._replace(carry=())
-        if burn_in:
-            first = jax.tree.map(lambda leaf: leaf[:burn_in], rows)
-            carry = jax.lax.stop_gradient(recurrent.unroll(network, params, carry, first).carry)
-            rows = jax.tree.map(lambda leaf: leaf[burn_in:], rows)
-        return recurrent.unroll(network, params, carry, rows), rows
-
     def td_loss(params: PyTree, target: PyTree, window: Transition, key: Array):
         del key
         (length,) = window.reward.shape
@@ -64,9 +55,15 @@ def r2d2(
                 f"r2d2: burn_in is {burn_in}, but the buffer's windows have {length} steps, of which none would be "
                 f"learned from; set burn_in to at most {length - 1} or window to at least {burn_in + 1}"
             )
-        seen, rows = learned(params, window)
+        steps, carry = window._replace(carry=()), window.carry
+        after = recurrent.unroll(network, target, carry, steps).after
+        if burn_in:
+            first = jax.tree.map(lambda leaf: leaf[:burn_in], steps)
+            carry = jax.lax.stop_gradient(recurrent.unroll(network, params, carry, first).carry)
+        rows, after = jax.tree.map(lambda leaf: leaf[burn_in:], (steps, after))
+        seen = recurrent.unroll(network, params, carry, rows)
         _, mask = explore.split_mask(rows.next_obs)
-        following = recurrent.ahead(network, target, learned(target, window)[0].after, rows)
+        following = recurrent.ahead(network, target, after, rows)
         chooser = following
         if double:
             still, after = jax.lax.stop_gradient((params, seen.after))

@@ -42,6 +42,7 @@ class GRU(nn.Module):
         reset, keep = (nn.sigmoid(x + h) for x, h in zip(from_x[:2], from_h[:2], strict=True))
         new = jnp.tanh(from_x[2] + reset * (from_h[2] + self.bias))
         carry = new + keep * (carry - new)
+        self.sow("intermediates", "active", carry)
         return carry, carry
 
 
@@ -77,6 +78,7 @@ class LSTM(nn.Module):
         write, keep, new, show = jnp.split(drive + hidden @ self.kernel, 4)
         cell = nn.sigmoid(keep) * cell + nn.sigmoid(write) * jnp.tanh(new)
         hidden = nn.sigmoid(show) * jnp.tanh(cell)
+        self.sow("intermediates", "active", hidden)
         return (cell, hidden), hidden
 
 
