@@ -189,15 +189,52 @@ def test_environment_without_a_limit_is_refused_before_it_trains(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_loss_that_is_not_finite_is_said(capsys, tmp_path):
-    options = NET | {"agent": {"hidden": (8,), "n_step": 2, "learning_rate": 1e30, "clip_norm": 1e30}}
+WILD = NET | {"agent": {"hidden": (8,), "n_step": 2, "learning_rate": 1e30, "clip_norm": 1e30}}
+
+
+def test_a_run_that_diverges_stops_and_keeps_what_was_finite(capsys, tmp_path):
     out = tmp_path / "run"
-    result = library.train("dqn", "CartPole-v1", progress=True, out=out, **options)
-    assert capsys.readouterr().out.count("the loss is not finite at") == 1
-    assert result.summary["loss_finite"] is False
+    with pytest.warns(RuntimeWarning, match="of seed 3 is not finite at .* steps: training stopped"):
+        result = library.train("dqn", "CartPole-v1", seed=3, progress=True, out=out, **WILD)
+    assert capsys.readouterr().out.count("is not finite at") == 1
+    diverged = result.summary["diverged"]
+    assert diverged["seed"] == 3 and diverged["quantity"] in ("loss", "q", "parameters")
+    assert diverged["env_steps"] == result.summary["env_steps"] < 512 and result.summary["eval"] is None
     text = (out / "metrics.jsonl").read_text()
-    assert "NaN" not in text
-    assert any(json.loads(line)["loss"] is None for line in text.splitlines())
+    assert "NaN" not in text and len(text.splitlines()) == len(result.metrics["loss"])
+    _, _, _, state = library.load(out)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_the_seed_that_diverges_is_named():
+    sums = {"episodes": [0.0, 0.0], "return": [0.0, 0.0], "length": [0.0, 0.0], "updates": [2.0, 2.0]}
+    row = host.means({k: np.float32(v) for k, v in (sums | {"loss": [1.0, np.nan], "q": [1.0, 2.0]}).items()}, 2)
+    fine = np.array([True, True])
+    assert host._diverged(row | {"env_steps": 8}, fine, 5) == {"quantity": "loss", "seed": 6, "env_steps": 8}
+    row = host.means({k: np.float32(v) for k, v in (sums | {"loss": [1.0, 3.0]}).items()}, 2)
+    assert host._diverged(row | {"env_steps": 8}, fine, 5) is None
+    found = host._diverged(row | {"env_steps": 8}, np.array([False, True]), 5)
+    assert found == {"quantity": "parameters", "seed": 5, "env_steps": 8}
+
+
+def test_a_callback_sees_each_chunk_and_may_end_the_run():
+    seen = []
+
+    def callback(row, state):
+        seen.append((row["env_steps"], int(state.updates)))
+        return True
+
+    result = library.train("dqn", "CartPole-v1", callback=callback, **NET)
+    assert len(seen) == 1 and result.summary["env_steps"] == seen[0][0] < 512
+    assert seen[0][1] == result.metrics["updates"][0] == int(result.state.updates)
+    assert result.summary["eval"]["episodes"] and "interrupted" not in result.summary
+
+
+def test_targets_far_outside_of_the_support_are_said(capsys):
+    agent = NET["agent"] | {"v_max": 1.5, "atoms": 3}
+    result = library.train("c51", "CartPole-v1", progress=True, **NET | {"agent": agent})
+    assert capsys.readouterr().out.count("targets lie outside of the support by ") == 1
+    assert result.summary["outside"] > 0.05
 
 
 # the host loop
@@ -334,7 +371,7 @@ def test_the_chunk_that_runs_copies_no_ring(monkeypatch):
     monkeypatch.setattr(jax.stages.Lowered, "compile", compile_as_usual)
     settings = config.override(recipes.default("dqn"), {"steps": 4_800, "replay": {"capacity": 1_104}})
     asked = plan.prepare("dqn", plan.choose("CartPole-v1"), settings)
-    _, chunk, _ = host._compile(asked, host.unit_of(asked.setup.iterations), plan.keys(0, 1))
+    _, chunk, *_ = host._compile(asked, host.unit_of(asked.setup.iterations), plan.keys(0, 1))
     rings = {leaf.shape for leaf in jax.tree.leaves(asked.shapes.buffer) if leaf.size > 69}
     assert len(rings) == 3  # observations, actions and rewards, ends
     for ring in rings:

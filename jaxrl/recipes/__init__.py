@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from jaxrl import checks
-from jaxrl.recipes import apex, decqn, deep, named, pqn, tabular
+from jaxrl.recipes import apex, decqn, deep, named, pqn, recurrent, tabular
 from jaxrl.recipes.base import Config, Exploration, Home, Setup, replaced
 from jaxrl.recipes.deep import Deep, DQNAgent, Replay
 from jaxrl.recipes.tabular import Tabular
@@ -24,6 +24,7 @@ __all__ = [
     "default",
     "home",
     "names",
+    "replaced",
 ]
 
 _RECIPES = {
@@ -31,6 +32,7 @@ _RECIPES = {
     **pqn.RECIPES,
     **apex.RECIPES,
     **decqn.RECIPES,
+    **recurrent.RECIPES,
     **named.RECIPES,
     **tabular.RECIPES,
 }

@@ -9,7 +9,7 @@ from jaxrl.agents.apex import apex
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe
 from jaxrl.recipes.deep import Deep, DeepAgent, Replay
-from jaxrl.recipes.network import check_network, check_output, optimizer, rewarded, torso
+from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -92,7 +92,7 @@ def _build(
         refresh=agent.refresh,
         target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
     )
-    return rewarded(agent, learner), deep._buffer(config, loop)
+    return finished(agent, learner, network), deep._buffer(config, loop)
 
 
 RECIPES = {

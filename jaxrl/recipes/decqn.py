@@ -12,7 +12,7 @@ from jaxrl.envs import wrappers
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe, epsilon
 from jaxrl.recipes.deep import Deep, DoubleAgent, Replay
-from jaxrl.recipes.network import check_network, check_output, optimizer, rewarded, torso
+from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -65,7 +65,7 @@ def _build(
         target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
         epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
     )
-    return rewarded(agent, learner), deep._buffer(config, loop)
+    return finished(agent, learner, network), deep._buffer(config, loop)
 
 
 RECIPES = {

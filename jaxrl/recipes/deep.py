@@ -17,7 +17,7 @@ from jaxrl.agents.qr_dqn import qr_dqn
 from jaxrl.buffers import prioritized, uniform
 from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Recipe, epsilon
-from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -280,7 +280,7 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
             epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
             **{name: getattr(agent, name) for name in found.options},
         )
-        return rewarded(agent, built), _buffer(config, loop)
+        return finished(agent, built, network), _buffer(config, loop)
 
     return build
 

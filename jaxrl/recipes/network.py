@@ -11,7 +11,7 @@ import optax
 from jax import Array
 
 from jaxrl import checks, explore, nets
-from jaxrl.agents import value
+from jaxrl.agents import diagnostics, value
 from jaxrl.recipes.base import Exploration
 from jaxrl.types import Agent, PyTree
 
@@ -45,6 +45,8 @@ class NetworkAgent:
     hidden: tuple[int, ...] = (120, 84)
     """widths of the hidden layers; of images the last alone counts, after the convolutions"""
     epsilon: Exploration = field(default_factory=Exploration)
+    diagnostics: bool = False
+    """also report the gradient's norm, priorities and the share of dormant units"""
 
 
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -71,14 +73,18 @@ def check_network(agent: NetworkAgent) -> None:
 def optimizer(agent: NetworkAgent, steps: int) -> optax.GradientTransformation:
     """The settings' optimiser of a run with so many gradient steps."""
     rate = optax.linear_schedule(agent.learning_rate, agent.learning_rate_end, steps)
-    return optax.chain(
+    found = optax.chain(
         optax.clip_by_global_norm(agent.clip_norm), _OPTIMIZERS[agent.optimizer](rate, eps=agent.optimizer_eps)
     )
+    return diagnostics.measured(found) if agent.diagnostics else found
 
 
-def rewarded(settings: NetworkAgent, agent: Agent) -> Agent:
-    """The agent with rewards scaled and clipped as the settings say."""
+def finished(settings: NetworkAgent, agent: Agent, network: Any) -> Agent:
+    """The agent of a network with what any agent may have: rewards scaled and clipped, diagnostics."""
     scale, clip = settings.reward_scale, settings.reward_clip
+    if settings.diagnostics:
+        measures = diagnostics.priorities, diagnostics.gradient_norm, diagnostics.dormant(network)
+        agent = diagnostics.with_metrics(agent, *measures)
     if scale == 1.0 and not clip:
         return agent
 

@@ -8,7 +8,7 @@ from jaxrl.agents.pqn import pqn
 from jaxrl.buffers import recent
 from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
-from jaxrl.recipes.network import NetworkAgent, check_network, check_output, optimizer, rewarded, torso
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -72,7 +72,7 @@ def _build(
         minibatches=agent.minibatches,
         epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
     )
-    return rewarded(agent, learner), recent(loop.unroll, loop.num_envs)
+    return finished(agent, learner, network), recent(loop.unroll, loop.num_envs)
 
 
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {

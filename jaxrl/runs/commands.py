@@ -138,7 +138,9 @@ def train(args: list[str]) -> int:
             reporter.close()
         stopped = heard() if trained.summary.get("interrupted") else None
     say(_ending(trained.summary, out))
-    return 128 + stopped if stopped else 0
+    if stopped:
+        return 128 + stopped
+    return 1 if "diverged" in trained.summary else 0
 
 
 def evaluate(args: list[str]) -> int:

@@ -13,14 +13,19 @@ import numpy as np
 
 from jaxrl.evaluate import Evaluation
 from jaxrl.runs.log import Reporter
-from jaxrl.runs.plan import Plan, keys
+from jaxrl.runs.plan import Plan, keys, learned
 from jaxrl.train import Metrics, Run, RunState, advance
 from jaxrl.types import PyTree
 
 CHUNK_SECONDS = 0.5  # a signal waits for at most about this long
+OUTSIDE = 0.05  # how far targets may lie beyond a distribution's support, in its widths, before it is said
 CHUNKS = 100  # rows of metrics that a run gives at least, where it has as many iterations
 UNIT = 32  # most iterations a chunk is counted in: a loop of known length costs accelerators less
 _LOOP_METRICS = ("env_steps", "episodes", "return", "length", "updates")
+
+
+# (a chunk's metrics, the agent's state after it) -> whether to stop
+Callback = Callable[[dict[str, Any], PyTree], Any]
 
 
 class Trained(NamedTuple):
@@ -36,15 +41,17 @@ def train(
     reporter: Reporter,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
+    callback: Callback | None = None,
 ) -> Trained:
-    """Trains for exactly the budget, or until `stop()` is true between two chunks; then evaluates.
+    """Trains for exactly the budget, or until `stop()` or the callback is true between two chunks; then evaluates.
 
-    `on_row` gets each chunk's metrics. Times are wall-clock, waited for; compiling is timed apart.
+    `on_row` gets each chunk's metrics. Times are wall-clock, waited for; compiling is timed apart. Where a metric or
+    what was learned is no finite number, it stops, with the agent as it was before that chunk.
     """
     began = time.perf_counter()
     key = keys(plan.seed, plan.seeds)
     unit = unit_of(plan.setup.iterations)
-    start, chunk, play = _compile(plan, unit, key)
+    start, chunk, play, kept = _compile(plan, unit, key)
     compile_s = time.perf_counter() - began
     reporter.line(f"compiled in {compile_s:.1f} s")
 
@@ -52,8 +59,12 @@ def train(
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
     state = jax.block_until_ready(start(key))
-    done, units, count, finite = 0, plan.setup.iterations // unit, 1, True
-    while done < units and not stop():
+    done, units, count = 0, plan.setup.iterations // unit, 1
+    diverged: dict[str, Any] | None = None
+    outside: float | None = None
+    enough = False
+    good, _ = kept(state.agent)  # a chunk takes the state's own memory
+    while done < units and not enough and not stop():
         chunk_began = time.perf_counter()
         state, sums = jax.block_until_ready(chunk(state, np.int32(count)))
         seconds = time.perf_counter() - chunk_began
@@ -68,17 +79,23 @@ def train(
         rows.append(row)
         on_row(row)
         reporter.progress(row, total)
-        if finite and not math.isfinite(row.get("loss", 0.0)):
-            finite = False
+        agent, finite = kept(state.agent)
+        diverged = _diverged(row, np.atleast_1d(finite), plan.seed)
+        if diverged:
+            reporter.line(diverged_line(diverged))
+            break
+        good = agent
+        if outside is None and row.get("outside", 0.0) > OUTSIDE:
+            outside = row["outside"]
             reporter.line(
-                f"the loss is not finite at {row['env_steps']} steps, so nothing is learned from here on: "
-                "lower the learning rate, or scale the rewards"
+                f"targets lie outside of the support by {outside:.0%} of its width on average at {row['env_steps']} "
+                f"steps, where q is {row['q']:.4g}: widen agent.v_min to agent.v_max"
             )
+        enough = callback is not None and bool(callback(row, agent))
         wish = CHUNK_SECONDS / max(seconds / count, 1e-9)
         count = max(1, min(int(wish), 8 * count, math.ceil(units / CHUNKS), units - done))
     train_s = time.perf_counter() - began
     reached = loop.num_envs * (loop.warmup + done * unit * loop.unroll)
-    interrupted = done < units
 
     summary: dict[str, Any] = {
         "eval": None,
@@ -88,12 +105,14 @@ def train(
         "steps_per_s": reached * plan.seeds / train_s,
         "seeds": plan.seeds,
     }
-    if interrupted:
+    if diverged:
+        summary["diverged"] = diverged
+    elif done < units and not enough:
         summary["interrupted"] = True
     else:
-        summary["eval"] = summarize(jax.device_get(play(state.agent, plan.evaluation_keys())))
-    if not finite:
-        summary["loss_finite"] = False
+        summary["eval"] = summarize(jax.device_get(play(good, plan.evaluation_keys())))
+    if outside is not None:
+        summary["outside"] = outside
     lost = {name: int(np.sum(count)) for name, count in jax.device_get(plan.setup.buffer.counts(state.buffer)).items()}
     if any(lost.values()):
         summary["replay"] = lost
@@ -102,7 +121,15 @@ def train(
             f"the replay memory had no place for the final observation of {lost['cut']} truncated episodes, which were "
             "not learned from: raise replay.ends"
         )
-    return Trained(state.agent, rows, summary)
+    return Trained(good, rows, summary)
+
+
+def diverged_line(diverged: dict[str, Any]) -> str:
+    """What happened to a run that stopped because numbers were no longer finite."""
+    return (
+        f"the {diverged['quantity']} of seed {diverged['seed']} is not finite at {diverged['env_steps']} steps: "
+        "training stopped, what was learned before is kept; lower the learning rate, or scale the rewards"
+    )
 
 
 def unit_of(iterations: int) -> int:
@@ -140,14 +167,19 @@ def summarize(result: Evaluation) -> dict[str, Any]:
 
 
 def _compile(plan: Plan, unit: int, key: jax.Array):
-    """The run's programs: (keys) -> state after warm-up; (state, count) -> state, sums; evaluation."""
+    """The run's programs.
+
+    (keys) -> state after warm-up; (state, count) -> state, sums; evaluation; (agent) -> a copy, whether it is finite.
+    """
     run = plan.run
     start = jax.jit(lambda key: run.warmup(run.init(key))).lower(key)
     count = jax.ShapeDtypeStruct((), np.int32)
     chunk = jax.jit(partial(_chunk, run, unit), donate_argnums=0).lower(plan.shapes, count)
     play = plan.evaluation(plan.config.eval_episodes).lower(plan.shapes.agent, plan.evaluation_keys())
+    kept = jax.jit(lambda agent: (jax.tree.map(jnp.copy, agent), _finite(learned(agent), plan.seeds)))
+    kept = kept.lower(plan.shapes.agent)
     with ThreadPoolExecutor() as pool:  # XLA lets the interpreter go on: as fast as the slowest of them
-        return tuple(pool.map(lambda lowered: lowered.compile(), (start, chunk, play)))
+        return tuple(pool.map(lambda lowered: lowered.compile(), (start, chunk, play, kept)))
 
 
 def _chunk(run: Run, unit: int, state: RunState, count: jax.Array) -> tuple[RunState, Metrics]:
@@ -161,6 +193,28 @@ def _chunk(run: Run, unit: int, state: RunState, count: jax.Array) -> tuple[RunS
         return state, jax.tree.map(jnp.add, sums, metrics)
 
     return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+
+def _finite(tree: PyTree, seeds: int) -> jax.Array:
+    """Whether every number of a seed's is finite: [], or [seeds]."""
+
+    def one(leaf: jax.Array) -> jax.Array:
+        return jnp.all(jnp.isfinite(leaf), axis=tuple(range(0 if seeds == 1 else 1, leaf.ndim)))
+
+    found = [one(leaf) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(found), axis=0) if found else jnp.bool_(True)
+
+
+def _diverged(row: dict[str, Any], finite: np.ndarray, seed: int) -> dict[str, Any] | None:
+    """Which quantity of which seed is the first that is no number, and where; None where all are."""
+    several, where = row.get("per_seed", row), row["env_steps"]
+    for name in sorted(set(several) - {*_LOOP_METRICS, "steps_per_s", "train_s"}):
+        values = np.atleast_1d(several[name])
+        if not np.isfinite(values).all():
+            return {"quantity": name, "seed": seed + int(np.argmin(np.isfinite(values))), "env_steps": where}
+    if not finite.all():
+        return {"quantity": "parameters", "seed": seed + int(np.argmin(finite)), "env_steps": where}
+    return None
 
 
 def _mean(values: list[Any]) -> float | None:

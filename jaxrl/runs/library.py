@@ -1,5 +1,6 @@
 """The command line's twin for Python: `train` and `load`."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxrl import prng, recipes
 from jaxrl.evaluate import Evaluation
 from jaxrl.runs import config as configs
 from jaxrl.runs import directory, log, record
+from jaxrl.runs.host import Callback, diverged_line
 from jaxrl.runs.plan import Plan, choose, learned, prepare
 from jaxrl.types import PyTree
 
@@ -40,6 +42,7 @@ def train(
     out: str | Path | None = None,
     force: bool = False,
     progress: bool = False,
+    callback: Callback | None = None,
     **overrides: Any,
 ) -> Result:
     """Trains `recipe` on `env` and evaluates what it learned, as `jaxrl train` does.
@@ -48,8 +51,10 @@ def train(
     after an environment bring theirs.
     `overrides` are the recipe's settings: `steps=50_000, agent={"gamma": 0.9}`, or `**{"agent.gamma": 0.9}`.
     `network`, for deep recipes, is any object with flax's init and apply. Nothing is written unless `out`
-    names a run directory, and nothing printed unless `progress`. Raises ValueError, in one line, before
-    anything is compiled or written.
+    names a run directory, and nothing printed unless `progress`. `callback(metrics, state)` is called after every
+    chunk, about half a second, with its metrics and the agent's state; where it returns true, training ends there.
+    Raises ValueError, in one line, before anything is compiled or written. Warns where numbers are no longer finite:
+    then training stopped, and what was learned before is returned.
     """
     home = recipes.home(recipe)
     if env is None and home is None:
@@ -64,9 +69,11 @@ def train(
         directory.create(folder, force)
     reporter = log.reporter() if progress else log.Silent()
     try:
-        trained = record.run(plan, reporter, folder)
+        trained = record.run(plan, reporter, folder, callback=callback)
     finally:
         reporter.close()
+    if "diverged" in trained.summary:
+        warnings.warn(diverged_line(trained.summary["diverged"]), RuntimeWarning, stacklevel=2)
     act, state = _act(plan, trained.agent), trained.agent
     return Result(learned(state), columns(trained.rows), _evaluate(plan, state), act, trained.summary, state)
 

@@ -108,7 +108,8 @@ def prepare(recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int 
     run = vmap_run(run) if seeds > 1 else run
     shapes = jax.eval_shape(lambda: run.init(keys(seed, seeds)))
     plan = Plan(recipe, chosen, config, setup, run, seed, seeds, shapes, network is not None)
-    memory.check(memory.bytes_of(shapes), plan.replay_bytes, memory.available())
+    held = memory.bytes_of(shapes) + memory.bytes_of(shapes.agent)  # the last good agent is kept beside
+    memory.check(held, plan.replay_bytes, memory.available())
     jax.eval_shape(plan.evaluation(config.eval_episodes), shapes.agent, plan.evaluation_keys())
     return plan
 

@@ -34,16 +34,17 @@ def run(
     reporter: log.Reporter,
     out: Path | None,
     stop: Callable[[], bool] = lambda: False,
+    callback: host.Callback | None = None,
 ) -> host.Trained:
     """Trains, and with `out`, a directory that `directory.create` made, leaves the run there."""
     reporter.line(headline(plan))
     if out is None:
-        return host.train(plan, reporter, stop=stop)
+        return host.train(plan, reporter, stop=stop, callback=callback)
     reporter.line(f"writing to {out}")
     settings = describe(plan)
     directory.write_json(out / directory.CONFIG, settings)
     try:
-        trained = host.train(plan, reporter, lambda row: log.append_json(out / directory.METRICS, row), stop)
+        trained = host.train(plan, reporter, lambda row: log.append_json(out / directory.METRICS, row), stop, callback)
     except KeyboardInterrupt:
         if not (out / directory.METRICS).stat().st_size:
             directory.discard(out)
