@@ -1,0 +1,189 @@
+"""Time to a solved CartPole-v1, beside other projects in virtual environments of their own.
+
+    python benchmarks/versus.py [--seeds 10] [--slow-seeds 2] [--out benchmarks/results/versus.json]
+
+All run on one core, in turn, seed by seed. Greedy policies are evaluated about every 2,048 steps on 128 whole episodes,
+off the clock; solved is the first of two evaluations in a row of at least 475. `benchmarks/versus/` holds what each
+contestant runs: rejax's PQN to the end of its budget, and the settings of CleanRL's DQN in Stable-Baselines3 until
+solved or for 300 s, each beside ours at the same settings and at our recipe's.
+
+`--rejax PYTHON` and `--sb3 PYTHON` name the peers' interpreters; without, they are made: .venv-rejax and .venv-sb3.
+The last part times `jaxrl train pqn CartPole-v1 --steps N` from the shell, whose compiled programs are kept from its
+first run on.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import measure  # first: it pins the process, and so those that it starts, to one core
+
+# isort: split
+import numpy as np
+
+HERE = Path(__file__).parent / "versus"
+PACKAGES = {
+    "rejax": ["rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"],
+    "sb3": ["stable-baselines3==2.9.2", "torch", "gymnasium"],
+}
+FAST = {"rejax": "rejax PQN", "pqn_rejax": "jaxrl pqn, rejax's settings", "pqn": "jaxrl pqn, recipe"}
+SLOW = {
+    "sb3": "SB3 DQN, CleanRL's settings",
+    "dqn_cleanrl": "jaxrl dqn, CleanRL's settings",
+    "dqn": "jaxrl dqn, recipe",
+}
+SCRIPTS = {"rejax": "rejax_pqn.py", "sb3": "sb3_dqn.py"}
+
+
+class Contestant:
+    """A process that races a seed when it is told to, and sleeps in between."""
+
+    def __init__(self, name: str, interpreters: dict[str, str]) -> None:
+        peer = name in SCRIPTS
+        command = [interpreters[name], HERE / SCRIPTS[name]] if peer else [sys.executable, HERE / "ours.py", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self._answer()
+
+    def race(self, seed: int) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        print(seed, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args} ended with exit code {self.process.wait()}")
+        return json.loads(line)
+
+
+def interpreter(peer: str, given: str | None) -> str:
+    """A Python that has the peer."""
+    python = Path(given or f".venv-{peer}/bin/python")
+    if not given and not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES[peer]], check=True)
+    return str(python)
+
+
+def races(names: dict[str, str], seeds: int, interpreters: dict[str, str]) -> dict[str, Any]:
+    """What became of every seed of every contestant, in turn."""
+    contestants = {name: Contestant(name, interpreters) for name in names}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for seed in range(seeds):
+        for name, contestant in contestants.items():
+            results[name].append(contestant.race(seed))
+            print(f"{names[name]}: {results[name][-1]}", flush=True)
+    for contestant in contestants.values():
+        contestant.close()
+    return {name: {**contestants[name].about, **summary(rows), "seeds": rows} for name, rows in results.items()}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over all seeds; one that was never solved counts as endless."""
+
+    def median(name: str) -> float | None:
+        found = float(np.median([np.inf if row[name] is None else row[name] for row in rows]))
+        return found if np.isfinite(found) else None
+
+    return {
+        "median_solved_s": median("solved_s"),
+        "median_solved_steps": median("solved_steps"),
+        "solved": sum(row["solved_s"] is not None for row in rows),
+        "solved_at_the_end": sum(row["last_score"] >= 475 for row in rows),
+        "median_steps_per_s": float(np.median([row["steps"] / row["seconds"] for row in rows])),
+    }
+
+
+def shell(steps: int, seeds: int) -> dict[str, Any]:
+    """Seconds of `jaxrl train`, from its start to its end: the first run with nothing compiled, then others."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "XDG_CACHE_HOME": f"{folder}/cache"}
+
+        def once(name: str, seed: int) -> dict[str, float]:
+            out = f"{folder}/{name}"
+            command = [sys.executable, "-m", "jaxrl", "train", "pqn", "CartPole-v1", "--quiet"]
+            options = ["--steps", str(steps), "--seed", str(seed), "--out", out]
+            began = time.perf_counter()
+            subprocess.run([*command, *options], env=environment, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - began
+            found = json.loads(Path(out, "summary.json").read_text())
+            return {"seconds": seconds, "score": found["eval"]["mean"], "compile_s": found["compile_s"]}
+
+        first = once("first", 0)
+        runs = [once(str(seed), seed) for seed in range(seeds)]
+    return {
+        "steps": steps,
+        "first_run": first,
+        "runs": runs,
+        "median_s": float(np.median([run["seconds"] for run in runs])),
+        "solved": sum(run["score"] >= 475 for run in runs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="benchmarks/results/versus.json")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--slow-seeds", type=int, default=2, help="of the DQNs; 0: leave them out")
+    parser.add_argument("--shell-steps", type=int, default=131_072)
+    parser.add_argument("--rejax", help="a Python that has rejax and gymnax 0.0.9")
+    parser.add_argument("--sb3", help="a Python that has stable-baselines3 and torch")
+    options = parser.parse_args()
+    groups = [("pqn", FAST, options.seeds, "rejax")]
+    if options.slow_seeds:
+        groups.append(("dqn", SLOW, options.slow_seeds, "sb3"))
+    interpreters = {peer: interpreter(peer, getattr(options, peer)) for *_, peer in groups}
+    result: dict[str, Any] = measure.circumstances("flax", "optax", "gymnasium")
+    result["shell"] = shell(options.shell_steps, options.seeds)
+    for group, names, seeds, _ in groups:
+        result[group] = races(names, seeds, interpreters)
+    for group, names, seeds, peer in groups:
+        table(names, result[group], seeds, peer)
+    started, first = result["shell"], result["shell"]["first_run"]["seconds"]
+    print(
+        f"jaxrl train pqn CartPole-v1 --steps {started['steps']}: {first:.1f} s the first time, "
+        f"{started['median_s']:.2f} s from then on; {started['solved']} of {options.seeds} seeds at 475 or more"
+    )
+    measure.write(options.out, result)
+
+
+def table(names: dict[str, str], results: dict[str, Any], seeds: int, peer: str) -> None:
+    base = results[peer]["median_solved_s"]
+
+    def shown(value: float | None, form: str) -> str:
+        return "never" if value is None else format(value, form)
+
+    rows = []
+    for name, title in names.items():
+        row = results[name]
+        solved_s = row["median_solved_s"]
+        rows.append(
+            (
+                title,
+                shown(solved_s, ".2f"),
+                f"{base / solved_s:.1f}" if base and solved_s else "",
+                shown(row["median_solved_steps"], ",.0f"),
+                f"{row['median_steps_per_s']:,.0f}",
+                f"{sum(row['compile_s']):.1f}",
+                f"{row['solved']} of {seeds}",
+                f"{row['solved_at_the_end']} of {seeds}",
+            )
+        )
+    columns = ("", "s to solved", "times sooner", "steps", "steps/s", "compile, s", "solved", "at the end")
+    measure.table(f"CartPole-v1 on one core, median of {seeds} seeds", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
