@@ -26,6 +26,7 @@ from jaxrl.envs.wrappers.base import Wrapped, WrappedState, bind
 from jaxrl.envs.wrappers.episodes import checked, episode_statistics, time_aware, time_limit
 from jaxrl.envs.wrappers.indices import discretize_observation, index_observation, num_states, tile_coding
 from jaxrl.envs.wrappers.observations import flatten, frame_stack, rescale_observation
+from jaxrl.envs.wrappers.previous import previous_step
 
 __all__ = [
     "Wrapped",
@@ -41,6 +42,7 @@ __all__ = [
     "frame_stack",
     "index_observation",
     "num_states",
+    "previous_step",
     "rescale_observation",
     "scale_reward",
     "sticky_action",
