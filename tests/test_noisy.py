@@ -90,6 +90,42 @@ def test_every_layer_has_noise_of_its_own():
     assert abs(np.mean(signs[0] * signs[1])) < 5 / np.sqrt(DRAWS)
 
 
+@pytest.mark.parametrize(
+    ("torso", "obs"),
+    [(nets.MLP((3, 3), noisy=True), jnp.zeros(3)), (nets.MinAtarConv(width=3, noisy=True), jnp.zeros((3, 3, 1)))],
+)
+def test_a_torsos_layers_have_noise_of_their_own_too(torso, obs):
+    """With means of 0 all that a layer adds is its bias's noise: no two layers' go together, nor two calls'."""
+    network = nets.QNetwork(3, torso, noisy=True)
+    params = jax.jit(network.init)(jaxrl.key(0), obs)
+    quiet = {"kernel", "bias", "kernel_scale"}
+    params = jax.tree_util.tree_map_with_path(lambda path, x: 0 * x if path[-1].key in quiet else x, params)
+
+    def one(key):
+        _, seen = network.apply(params, obs, rngs={"noise": key}, capture_intermediates=True)
+        seen = seen["intermediates"]
+        inside = [x["__call__"][0] for name, x in seen["torso"].items() if name.startswith("Noisy")]
+        return jnp.stack([*inside, seen["q"]["__call__"][0]])
+
+    signs = np.sign(jax.jit(jax.vmap(one))(jax.random.split(jaxrl.key(1), DRAWS)))
+    assert signs.shape[1] == (3 if isinstance(torso, nets.MLP) else 2)
+    assert np.all(signs != 0)
+    columns = signs.reshape(DRAWS, -1)
+    assert np.abs(np.corrcoef(columns.T) - np.eye(columns.shape[1])).max() < 5 / np.sqrt(DRAWS)
+    np.testing.assert_array_equal(jax.jit(network.apply)(params, obs), 0)
+
+
+@pytest.mark.parametrize("network", [nets.QNetwork, nets.ImplicitQuantiles])
+def test_a_noisy_torso_below_a_quiet_head_is_refused(network):
+    with pytest.raises(ValueError, match="give the head noisy=True"):
+        network(2, nets.MLP((3,), noisy=True)).init(jaxrl.key(0), jnp.zeros(2))
+
+
+def test_noisy_layers_have_a_bias():
+    with pytest.raises(ValueError, match="use_bias=True, or noisy=False"):
+        nets.QNetwork(2, noisy=True, use_bias=False).init(jaxrl.key(0), jnp.zeros(2))
+
+
 def test_all_fractions_of_an_item_have_the_same_noise():
     network = nets.ImplicitQuantiles(2, nets.MLP((3,)), noisy=True)
     params = jax.jit(network.init)(jaxrl.key(0), jnp.ones(2))

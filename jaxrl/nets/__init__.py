@@ -4,14 +4,17 @@ Any object with flax's `init(key, obs) -> params` and `apply(params, obs) -> q [
 """
 
 from jaxrl.nets.heads import ImplicitQuantiles, QNetwork
-from jaxrl.nets.layers import NoisyDense, as_floats
+from jaxrl.nets.layers import Conv3x3, NoisyDense, as_floats
 from jaxrl.nets.recurrent import GRU, LSTM, RecurrentQNetwork
-from jaxrl.nets.torsos import MLP, MinAtarConv, NatureConv
+from jaxrl.nets.torsos import MLP, Fourier, ImpalaConv, MinAtarConv, NatureConv
 
 __all__ = [
     "GRU",
     "LSTM",
     "MLP",
+    "Conv3x3",
+    "Fourier",
+    "ImpalaConv",
     "ImplicitQuantiles",
     "MinAtarConv",
     "NatureConv",

@@ -1,13 +1,14 @@
-"""Heads: a torso's features -> action values, or their distribution."""
+"""Heads: a torso's features -> action values or their distribution, float32 whatever they compute in."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Dtype, Initializer
 from jax import Array
 
-from jaxrl.nets.layers import NoisyDense
+from jaxrl.nets.layers import dense
 from jaxrl.nets.torsos import MLP
 from jaxrl.types import PyTree
 
@@ -17,6 +18,7 @@ class QNetwork(nn.Module):
 
     With `dueling` the head is v + a - mean(a) (Wang et al. 2016, equation 9). With `atoms` it gives [A, atoms]: logits
     of a categorical return, or quantiles. With `noisy` its layers are `NoisyDense`; a torso's own are its business.
+    Raises ValueError for a noisy torso below a head that is not, and for noisy layers without bias.
     """
 
     num_actions: int
@@ -24,15 +26,25 @@ class QNetwork(nn.Module):
     dueling: bool = False
     atoms: int | None = None
     noisy: bool = False
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
-        x = self.torso(obs)
-        dense, atoms = NoisyDense if self.noisy else nn.Dense, self.atoms or 1
-        advantage = dense(self.num_actions * atoms, name="advantage" if self.dueling else "q")(x)
+        _check_noise(self.torso, self.noisy)
+        if self.noisy and not self.use_bias:
+            raise ValueError("noisy layers have a bias; use use_bias=True, or noisy=False")
+        x, atoms = self.torso(obs), self.atoms or 1
+
+        def linear(features: int, name: str) -> Array:
+            y = dense(features, self.noisy, self.kernel_init, self.dtype, self.use_bias, name)(x)
+            return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+
+        advantage = linear(self.num_actions * atoms, "advantage" if self.dueling else "q")
         advantage = advantage.reshape(self.num_actions, atoms)
         if self.dueling:
-            advantage += dense(atoms, name="value")(x)[None] - jnp.mean(advantage, axis=0, keepdims=True)
+            advantage += linear(atoms, "value")[None] - jnp.mean(advantage, axis=0, keepdims=True)
         return advantage if self.atoms else advantage[:, 0]
 
 
@@ -52,9 +64,12 @@ class ImplicitQuantiles(nn.Module):
     dueling: bool = False
     noisy: bool = False
     proposals: int | None = None
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, obs: PyTree, fractions: Array | None = None) -> Array | tuple[Array, Array]:
+        _check_noise(self.torso, self.noisy)
         features = self.torso(obs)
         ends = None
         if fractions is None and self.proposals:
@@ -64,7 +79,22 @@ class ImplicitQuantiles(nn.Module):
             fractions = jax.lax.stop_gradient((ends[1:] + ends[:-1]) / 2)
         fractions = jnp.full(1, 0.5) if fractions is None else fractions
         angles = jnp.pi * jnp.arange(self.cosines)[None] * fractions[:, None]
-        embedding = nn.relu(nn.Dense(features.shape[-1], name="embedding")(jnp.cos(angles)))
-        head = QNetwork(self.num_actions, MLP(self.hidden), self.dueling, noisy=self.noisy, name="head")
+        layer = dense(features.shape[-1], False, self.kernel_init, self.dtype, name="embedding")
+        embedding = nn.relu(layer(jnp.cos(angles)))
+        hidden = MLP(self.hidden, noisy=self.noisy, kernel_init=self.kernel_init, dtype=self.dtype)
+        head = QNetwork(
+            self.num_actions,
+            hidden,
+            self.dueling,
+            noisy=self.noisy,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="head",
+        )
         quantiles = jax.vmap(head)(features[None] * embedding)
         return quantiles if ends is None else (ends, quantiles)
+
+
+def _check_noise(torso: nn.Module, noisy: bool) -> None:
+    if getattr(torso, "noisy", False) and not noisy:
+        raise ValueError("the torso is noisy and the head is not: no noise would be drawn; give the head noisy=True")

@@ -3,7 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype, Initializer
+from jax import Array, lax
 
 from jaxrl.types import PyTree
 
@@ -24,6 +26,7 @@ class NoisyDense(nn.Module):
 
     features: int
     sigma: float = 0.5
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -38,10 +41,67 @@ class NoisyDense(nn.Module):
         bias = self.param("bias", uniform, (self.features,))
         kernel_scale = self.param("kernel_scale", scale, (inputs, self.features))
         bias_scale = self.param("bias_scale", scale, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = x @ kernel + bias
         if not self.has_rng("noise"):
             return y
         noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,))
         noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+        noise, kernel_scale, bias_scale = promote_dtype(noise, kernel_scale, bias_scale, dtype=y.dtype)
         into, out = noise[:inputs], noise[inputs:]
         return y + ((x * into) @ kernel_scale) * out + bias_scale * out
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution without padding, [H, W, C] -> [H - 2, W - 2, features]: `nn.Conv`, with its parameters.
+
+    For small images with few channels that need no gradient, as MinAtar's: on CPU it is nine slices and one matrix
+    product, there several times as fast as XLA's convolution (and no faster in the other torsos).
+    """
+
+    features: int
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return lax.platform_dependent(x, kernel, cpu=_slices, default=_convolution) + bias[None, None]
+
+
+def _slices(x: Array, kernel: Array) -> Array:
+    height, width = x.shape[0] - 2, x.shape[1] - 2
+    near = [x[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.concatenate(near, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _convolution(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+
+
+def dense(
+    features: int,
+    noisy: bool,
+    kernel_init: Initializer,
+    dtype: Dtype | None,
+    use_bias: bool = True,
+    name: str | None = None,
+) -> nn.Module:
+    """A fully connected layer of the module whose `__call__` asks for it; noisy layers start as their paper says."""
+    if noisy:
+        return NoisyDense(features, dtype=dtype, name=name)
+    return nn.Dense(features, use_bias, dtype=dtype, kernel_init=kernel_init, name=name)
+
+
+def layer_norm(dtype: Dtype | None) -> nn.Module:
+    """Layer normalisation; squares are of what is centred, which is exact where means are large, and faster on CPU."""
+    return nn.LayerNorm(use_fast_variance=False, dtype=dtype)
+
+
+def active(module: nn.Module, x: Array) -> Array:
+    """ReLU, whose result the module also sows as an intermediate, for those who ask for what its units do."""
+    x = nn.relu(x)
+    module.sow("intermediates", "active", x)
+    return x
