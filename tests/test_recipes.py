@@ -130,15 +130,14 @@ def test_what_fits_what():
         recipes.build("dqn", DQN, env, params)
 
 
-DEEP = [name for name in recipes.names() if isinstance(recipes.default(name), recipes.Deep)]
+DEEP = [name for name in recipes.names() if isinstance(recipes.default(name), recipes.Deep) and name != "decqn"]
 
 
 @pytest.mark.parametrize(
     ("name", "env"), list(zip(DEEP, itertools.cycle(["CartPole-v1", "Breakout-MinAtar", "FrozenLake-v1"])))
 )
 def test_a_deep_recipe_fits_tables_vectors_and_images(name, env):
-    config = change(recipes.default(name, env), steps=2_000, learning_starts=1_000)
-    plan = prepare(name, choose(env), config)  # traces, compiles nothing
+    plan = prepare(name, choose(env), recipes.default(name, env))  # traces, compiles nothing
     head = plan.shapes.agent.params["params"]
     torso = {"FrozenLake-v1": "Dense_0", "CartPole-v1": "Dense_0", "Breakout-MinAtar": "Conv_0"}[env]
     assert (torso in head["torso"]) != (name == "purejaxrl_dqn" and env == "Breakout-MinAtar")

@@ -37,7 +37,7 @@ def _rescaled(config: Any, env: Any, params: PyTree) -> Any:
 
 def _dopamine(agent: Any, prioritized: bool = False, **loop: Any) -> Deep:
     """Its classic control: one environment, two layers of 512, 500 steps before learning, 50,000 kept."""
-    settings = {"steps": 100_000, "num_envs": 1, "unroll": 4, "learning_starts": 500} | loop
+    settings: dict[str, Any] = {"steps": 100_000, "num_envs": 1, "unroll": 4, "learning_starts": 500} | loop
     replay = Replay(50_000, 128, prioritized=prioritized, alpha=1.0, beta=0.5)
     return Deep(agent=agent, replay=replay, **settings)
 

@@ -43,7 +43,7 @@ class NetworkAgent:
     torso: Literal["auto", "mlp"] = "auto"
     """auto: convolutions where observations are images"""
     hidden: tuple[int, ...] = (120, 84)
-    """widths of the hidden layers; of images the last alone counts, after the convolutions"""
+    """widths of the hidden layers; of images the last alone counts, after the convolutions, and none is left out"""
     epsilon: Exploration = field(default_factory=Exploration)
     diagnostics: bool = False
     """also report the gradient's norm, priorities and the share of dormant units"""
@@ -100,10 +100,11 @@ def torso(agent: NetworkAgent, env: Any, params: PyTree) -> Any:
     space = env.observation_space(params)
     shape, hidden = getattr(space, "shape", ()), tuple(agent.hidden)
     if agent.torso == "mlp" or len(shape) != 3:
-        return nets.MLP(hidden, one_hot=getattr(space, "n", None), layer_norm=agent.layer_norm)
+        one_hot = getattr(space, "n", None)
+        return nets.MLP(hidden, one_hot=one_hot, layer_norm=agent.layer_norm, noisy=agent.noisy)
     if min(shape[:2]) < 36:
-        return nets.MinAtarConv(*hidden[-1:], layer_norm=agent.layer_norm)
-    return nets.NatureConv(*hidden[-1:])
+        return nets.MinAtarConv(hidden[-1] if hidden else None, layer_norm=agent.layer_norm, noisy=agent.noisy)
+    return nets.NatureConv(hidden[-1] if hidden else 512, noisy=agent.noisy)
 
 
 def check_output(network: Any, shape: tuple[int, ...], env: Any, params: PyTree) -> None:
