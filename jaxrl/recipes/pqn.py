@@ -77,6 +77,12 @@ def _build(
 
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"steps": 300_000, "agent.epsilon.fraction": 0.2},
+    "MountainCar-v0": {
+        "steps": 1_000_000,
+        "rescale": True,
+        "agent.learning_rate": 3e-3,
+        "agent.trace_lambda": 0.65,
+    },
 }
 RECIPES = {
     "pqn": Recipe(
