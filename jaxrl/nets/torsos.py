@@ -7,7 +7,7 @@ float32. With `noisy` its fully connected layers are `NoisyDense`, each with noi
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -21,16 +21,17 @@ from jaxrl.types import PyTree
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU: any observation -> [hidden[-1]].
+    """Fully connected layers with ReLU, or another `activation`: any observation -> [hidden[-1]].
 
     With `one_hot` the observation is an integer below it, as of a Discrete space. With `layer_norm` each layer is
-    normalised before its ReLU (Gallici et al. 2024).
+    normalised before its activation (Gallici et al. 2024).
     """
 
     hidden: Sequence[int] = (120, 84)
     one_hot: int | None = None
     layer_norm: bool = False
     noisy: bool = False
+    activation: Callable[[Array], Array] = nn.relu
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: Dtype | None = None
 
