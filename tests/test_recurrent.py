@@ -10,8 +10,9 @@ import optax
 import pytest
 
 import jaxrl
-from jaxrl import explore, nets, returns
+from jaxrl import explore, nets, recipes, returns
 from jaxrl.agents import recurrent
+from jaxrl.envs import wrappers
 from jaxrl.train import LoopConfig, decide, make_run, record
 from jaxrl.types import Masked, Sample, Transition
 
@@ -20,22 +21,22 @@ PATTERNS = list(itertools.product(("", "terminated", "truncated"), repeat=T))
 
 
 class Sums:
-    """A linear network whose memory, a nested one, is a leaky sum of what it saw and how often it looked."""
+    """A linear network; its memory, a nested one, is a sum of what it saw, leaking as learned, and a count of looks."""
 
     def start(self):
         return jnp.zeros(()), {"looks": jnp.zeros(())}
 
     def init(self, key, carry, obs, /):
-        return jnp.zeros((3, A))
+        return jnp.zeros((4, A))
 
     def apply(self, params, carry, obs, /):
-        total, looks = 0.5 * carry[0] + obs, carry[1]["looks"] + 1
-        return jnp.stack([total, looks, obs]) @ params, (total, {"looks": looks})
+        total, looks = params[3, 0] * carry[0] + obs, carry[1]["looks"] + 1
+        return jnp.stack([total, looks, obs]) @ params[:3], (total, {"looks": looks})
 
 
 def look(params, memory, obs):
     """`Sums.apply` in plain Python; the memory is a list."""
-    total, looks = 0.5 * memory[0] + obs, memory[1] + 1
+    total, looks = params[3][0] * memory[0] + obs, memory[1] + 1
     return [total * params[0][a] + looks * params[1][a] + obs * params[2][a] for a in range(A)], [total, looks]
 
 
@@ -85,7 +86,7 @@ def memory_of(item):
     return [float(item.carry[0]), float(item.carry[1]["looks"])]
 
 
-ONLINE, TARGET = np.random.default_rng(5).normal(size=(2, 3, A)).astype(np.float32)
+ONLINE, TARGET = np.random.default_rng(5).normal(size=(2, 4, A)).astype(np.float32)
 
 
 def r2d2_oracle(item, burn_in, n, double, rescale):
@@ -145,7 +146,7 @@ def test_r2d2_is_the_papers_over_every_pattern_of_ends(options):
     agent = jaxrl.r2d2(Sums(), optax.sgd(1.0), gamma=GAMMA, eta=0.9, **options)
     state = agent.init(jaxrl.key(0), jnp.zeros(1))._replace(params=jnp.asarray(ONLINE), target=jnp.asarray(TARGET))
     after, priority, metrics = jax.jit(agent.update)(state, batch(windows), jaxrl.key(1), jnp.float32(0))
-    losses, change = [], np.zeros((3, A))
+    losses, change = [], np.zeros((4, A))
     for i, item in enumerate(windows):
         known = r2d2_oracle(item, options["burn_in"], options["n_step"], options["double"], options["rescale"])
         found = np.abs(errors(ONLINE, item, *known))
@@ -243,7 +244,7 @@ def test_every_epoch_shows_each_lane_once_whole_and_in_an_order_of_its_own():
         seen, place = memory
         return jax.tree.map(jnp.zeros_like, gradient), (seen.at[place].set(gradient), place + 1)
 
-    empty = (jnp.zeros((epochs * minibatches, 3, A)), 0)
+    empty = (jnp.zeros((epochs * minibatches, 4, A)), 0)
     agent = jaxrl.recurrent_pqn(
         Sums(), optax.GradientTransformation(lambda params: empty, remember), epochs=epochs, minibatches=minibatches
     )
@@ -531,3 +532,75 @@ def test_epsilon_and_greedy_see_the_mask():
     assert set(drawn.tolist()) == set(np.flatnonzero(mask).tolist())
     assert int(agent.act(state, carry, obs, keys[0], 0.0, greedy=True)[0]) == best(q, mask)
     assert int(explore.greedy(jnp.asarray(q))) == np.argmax(q)
+
+
+def test_the_last_action_and_reward_are_seen_beside_the_observation():
+    """Also where an episode is cut: in its true last observation, and in no other's first."""
+    env, params = jaxrl.make("CartPole-v1", max_steps_in_episode=3)
+    seen, plain = wrappers.previous_step(wrappers.scale_reward(env, 0.5)), env
+    (obs, state), (bare, bare_state) = (e.reset(jaxrl.key(0), params) for e in (seen, plain))
+    np.testing.assert_array_equal(obs, [*bare, 0, 0, 0])
+    for t, action in enumerate([1, 0, 1, 1]):
+        obs, state, reward, _, cut, info = seen.step(jaxrl.key(t), state, action, params)
+        bare, bare_state, *_, bare_info = plain.step(jaxrl.key(t), bare_state, action, params)
+        last = [action == 0, action == 1, 0.5]
+        np.testing.assert_allclose(info["final_observation"], [*bare_info["final_observation"], *last], rtol=1e-6)
+        assert bool(cut) == (t == 2) and float(reward) == 0.5
+        np.testing.assert_allclose(obs, [*bare, 0, 0, 0] if cut else info["final_observation"], rtol=1e-6)
+    space = seen.observation_space()
+    assert (
+        space.shape == (7,) and space.low[4:].tolist() == [0, 0, -np.inf] and space.high[4:].tolist() == [1, 1, np.inf]
+    )
+    assert built("r2d2", previous=True).env.observation_space() == wrappers.previous_step(env).observation_space()
+    for wrong, message in (("Pendulum-v1", "needs Discrete actions"), ("Catch-bsuite", "flatten it first")):
+        with pytest.raises(ValueError, match=message):
+            wrappers.previous_step(jaxrl.make(wrong)[0])
+
+
+def built(recipe, env_id="CartPole-v1", network=None, **changes):
+    config = recipes.base.replaced(
+        recipes.default(recipe, env_id), {name.replace("__", "."): value for name, value in changes.items()}
+    )
+    return recipes.build(recipe, config, *jaxrl.make(env_id), network)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        (
+            "r2d2",
+            {"agent__burn_in": 24, "replay__window": 24},
+            "agent.burn_in is 24, but .*replay.window 24 .* most 23",
+        ),
+        ("r2d2", {"agent__burn_in": -1}, "agent.burn_in is -1"),
+        ("r2d2", {"agent__n_step": 0}, "n_step is 0"),
+        ("r2d2", {"agent__eta": 2.0}, "eta is 2.0"),
+        ("r2d2", {"replay__window": 0}, "replay.window is 0"),
+        ("r2d2", {"replay__stride": 0}, "replay.stride is 0"),
+        ("r2d2", {"replay__batch_size": 0}, "replay.batch_size is 0"),
+        ("r2d2", {"replay__capacity": 320, "replay__window": 24}, "capacity=320 is 10 rows"),
+        ("r2d2", {"agent__noisy": True}, "agent.noisy is true, but recurrent networks have no noisy layers"),
+        ("pqn_rnn", {"agent__cell": "gtu"}, "unknown agent.cell 'gtu'; did you mean 'gru'"),
+        ("pqn_rnn", {"agent__width": 0}, "agent.width is 0"),
+        ("pqn_rnn", {"agent__span": 1.0}, "agent.span is 1.0"),
+        ("pqn_rnn", {"agent__minibatches": 5}, "agent.minibatches is 5, which does not divide num_envs 32"),
+        ("pqn_rnn", {"agent__learning_rate": 0.0}, "agent.learning_rate is 0.0"),
+        ("pqn_rnn", {"network": nets.QNetwork(2)}, r"has no start\(\) for one observation of CartPole"),
+        ("r2d2", {"network": nets.RecurrentQNetwork(3)}, r"gives \[3\] values .* \(q \[2\], carry\)"),
+    ],
+)
+def test_recipes_refuse_settings_in_one_line(recipe, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        built(recipe, **changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("recipe", "env_id"), [("r2d2", "FrozenLake-v1"), ("pqn_rnn", "Breakout-MinAtar")])
+def test_recipes_meet_other_observations_and_tell_more_when_asked(recipe, env_id):
+    """Indices and pictures; traced only."""
+    env, params = jaxrl.make(env_id)
+    changes = {"agent.diagnostics": True, "agent.cell": "lstm", "agent.span": 20.0, "agent.dueling": True}
+    setup = recipes.build(recipe, recipes.base.replaced(recipes.default(recipe), changes), env, params)
+    run = make_run(setup.env, params, setup.agent, setup.buffer, setup.loop)
+    _, metrics = jax.eval_shape(lambda key: run.step(run.init(key)), jaxrl.key(0))
+    assert {"loss", "q", "gradient_norm", "dormant_share", "largest_priority"} <= metrics.keys()
