@@ -120,6 +120,15 @@ def test_impala_by_loops():
     np.testing.assert_allclose(jax.jit(torso.apply)(params, jnp.asarray(image, jnp.float32)), expected, rtol=1e-4)
 
 
+def test_an_mlp_takes_another_activation():
+    torso, x = nets.MLP((3, 2), activation=jnp.tanh), np.array([0.5, -1.0])
+    params = jax.jit(torso.init)(jaxrl.key(0), jnp.asarray(x, jnp.float32))
+    p = jax.tree.map(lambda x: np.asarray(x, float), params["params"])
+    for i in range(2):
+        x = np.tanh(x @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"])
+    np.testing.assert_allclose(jax.jit(torso.apply)(params, jnp.array([0.5, -1.0])), x, rtol=1e-5)
+
+
 def test_fourier_features_by_formula():
     low, high, x = (-1.0, 0.0, 2.0), (1.0, 4.0, 3.0), np.array([0.5, 3.0, 2.1])
     found = nets.Fourier(low, high, order=2).apply({}, jnp.asarray(x, jnp.float32))

@@ -1,5 +1,7 @@
 """What networks are made of."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -100,8 +102,8 @@ def layer_norm(dtype: Dtype | None) -> nn.Module:
     return nn.LayerNorm(use_fast_variance=False, dtype=dtype)
 
 
-def active(module: nn.Module, x: Array) -> Array:
-    """ReLU, whose result the module also sows as an intermediate, for those who ask for what its units do."""
-    x = nn.relu(x)
+def active(module: nn.Module, x: Array, activation: Callable[[Array], Array] = nn.relu) -> Array:
+    """An activation, whose result the module also sows as an intermediate, for those who ask what its units do."""
+    x = activation(x)
     module.sow("intermediates", "active", x)
     return x

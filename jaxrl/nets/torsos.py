@@ -40,7 +40,7 @@ class MLP(nn.Module):
         x = as_floats(obs).ravel() if self.one_hot is None else jax.nn.one_hot(obs, self.one_hot)
         for width in self.hidden:
             x = dense(width, self.noisy, self.kernel_init, self.dtype)(x)
-            x = active(self, layer_norm(self.dtype)(x) if self.layer_norm else x)
+            x = active(self, layer_norm(self.dtype)(x) if self.layer_norm else x, self.activation)
         return x
 
 
