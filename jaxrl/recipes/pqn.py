@@ -76,7 +76,20 @@ def _build(
 
 
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "Acrobot-v1": {"steps": 300_000, "agent.epsilon.fraction": 0.2},
+    "Acrobot-v1": {
+        "steps": 300_000,
+        "rescale": True,
+        "agent.learning_rate": 2e-3,
+        "agent.trace_lambda": 0.8,
+        "agent.epsilon.fraction": 0.2,
+    },
+    "Catch-bsuite": {"steps": 100_000, "agent.reward_scale": 1.0},
+    "FrozenLake-v1": {
+        "steps": 300_000,
+        "agent.reward_scale": 1.0,
+        "agent.trace_lambda": 0.65,
+        "agent.epsilon.fraction": 0.5,
+    },
     "MountainCar-v0": {
         "steps": 1_000_000,
         "rescale": True,
