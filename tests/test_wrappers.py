@@ -642,6 +642,8 @@ REFUSED = [
     (lambda: wrappers.frame_stack(CART(), 2.5), "k of frame_stack is 2.5"),
     (lambda: wrappers.frame_stack(CART(), 2, 2), "axis of frame_stack is 2"),
     (lambda: wrappers.frame_stack(jaxrl.make("Blackjack-v1")[0], 2), "flatten it first"),
+    (lambda: wrappers.mask_action(jaxrl.make("Pendulum-v1")[0], lambda obs: obs), "mask_action needs Discrete actions"),
+    (lambda: wrappers.mask_action(CART(), lambda obs: obs > 0), r"gives bool\[4\] .* each of its actions, \[2\]"),
     (lambda: wrappers.sticky_action(CART(), 1.5), r"prob of sticky_action is 1.5.*\[0, 1\]"),
     (lambda: wrappers.sticky_action(CART(), -0.1), "prob of sticky_action is -0.1"),
     (lambda: wrappers.sticky_action(CART(), math.nan), "prob of sticky_action is nan"),
@@ -687,3 +689,36 @@ def test_bad_input_is_refused_in_one_line(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+def test_an_action_mask_is_shown_with_each_observation_and_joins_another():
+    """Three places may not be left to the right, and the inner environment forbids one action besides."""
+
+    def allowed(place):
+        return jnp.array([True, True, False]) | (place == 3)
+
+    env = wrappers.mask_action(masked_env(), allowed)
+    obs, state = env.reset(jaxrl.key(0), env.default_params)
+    for place in (0, 1, 2, 3, 0):
+        inner = np.arange(3) != (place + 1) % 3
+        np.testing.assert_array_equal(obs.action_mask, inner & np.asarray(allowed(place)))
+        assert int(obs.observation) == place
+        obs, state, *_ = env.step(jaxrl.key(1), state, 0, env.default_params)
+
+
+def test_a_pole_is_balanced_by_allowed_pushes_alone():
+    """Near the edges only pushes inwards are allowed; what is forbidden is never done."""
+
+    def inwards(obs):
+        return jnp.stack([obs[0] > -1.2, obs[0] < 1.2])
+
+    env, params = jaxrl.make("CartPole-v1")
+    env = wrappers.mask_action(env, inwards)
+    settings = {"steps": 3_200, "learning_starts": 320, "agent.hidden": (16,), "eval_episodes": 5}
+    result = jaxrl.train("dqn", (env, params), **settings)
+    assert result.summary["eval"]["mean"] > 0
+    for x in (-2.0, 2.0):
+        for seed in range(20):
+            obs = jax.random.normal(jaxrl.key(seed), (4,)).at[0].set(x)
+            shown = Masked(obs, inwards(obs))
+            assert int(result.act(shown)) == (x < 0)

@@ -21,7 +21,14 @@ that differ, `bind` giving them what they need to know:
         return Wrapped(env, offset_reward, (by,), reward_fn=bind(jnp.add, by))
 """
 
-from jaxrl.envs.wrappers.actions import clip_reward, decouple_action, discretize_action, scale_reward, sticky_action
+from jaxrl.envs.wrappers.actions import (
+    clip_reward,
+    decouple_action,
+    discretize_action,
+    mask_action,
+    scale_reward,
+    sticky_action,
+)
 from jaxrl.envs.wrappers.base import Wrapped, WrappedState, bind
 from jaxrl.envs.wrappers.episodes import checked, episode_statistics, time_aware, time_limit
 from jaxrl.envs.wrappers.indices import discretize_observation, index_observation, num_states, tile_coding
@@ -41,6 +48,7 @@ __all__ = [
     "flatten",
     "frame_stack",
     "index_observation",
+    "mask_action",
     "num_states",
     "previous_step",
     "rescale_observation",

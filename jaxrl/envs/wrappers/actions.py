@@ -1,6 +1,7 @@
 """Wrappers of actions and rewards."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,27 @@ def decouple_action(env: Any, bins: Any = 3) -> Wrapped:
     )
 
 
+def mask_action(env: Any, allowed: Callable[[PyTree], Array]) -> Wrapped:
+    """Shows with each observation which actions are allowed there, `allowed(observation) -> bool [A]`.
+
+    Agents honour it in exploration, greedy choice and bootstrap; at least one action must be allowed wherever an
+    episode goes on. Nothing keeps others from the environment. A mask that is there already holds too. Raises
+    ValueError for actions that are not Discrete and where `allowed` gives something else.
+    """
+    require_environment("mask_action", env)
+    actions = env.action_space()
+    if not hasattr(actions, "n"):
+        raise ValueError(f"mask_action needs Discrete actions, but {env.name} has {actions}")
+    shape = jax.eval_shape(lambda: _mask(allowed, env.reset_env(jax.random.key(0), env.default_params)[0], (), None))
+    mask = shape.action_mask
+    if (mask.shape, mask.dtype) != ((actions.n,), jnp.bool_):
+        raise ValueError(
+            f"allowed of mask_action gives {mask.dtype}{list(mask.shape)} for an observation of {env.name}; it must "
+            f"give one bool for each of its actions, [{actions.n}]"
+        )
+    return Wrapped(env, mask_action, (allowed,), observe_fn=bind(_mask, allowed))
+
+
 def clip_reward(env: Any, low: float = -1.0, high: float = 1.0) -> Wrapped:
     """Rewards cut to [low, high]; either may be infinite. Raises ValueError unless low is below high."""
     require_environment("clip_reward", env)
@@ -109,6 +131,13 @@ def scale_reward(env: Any, factor: float) -> Wrapped:
     require_environment("scale_reward", env)
     factor = number("factor of scale_reward", factor)
     return Wrapped(env, scale_reward, (factor,), reward_fn=bind(_scale, factor), tabular_fn=bind(_scale_table, factor))
+
+
+def _mask(allowed: Callable[[PyTree], Array], obs: PyTree, memory: PyTree, params: Any) -> Masked:
+    del memory, params
+    if isinstance(obs, Masked):
+        return Masked(obs.observation, obs.action_mask & allowed(obs.observation))
+    return Masked(obs, allowed(obs))
 
 
 def _nothing_executed(space: Any, obs: PyTree) -> Executed:
