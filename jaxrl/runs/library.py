@@ -25,7 +25,7 @@ class Result(NamedTuple):
     params: PyTree  # the network's parameters, or the table
     metrics: dict[str, np.ndarray]  # metrics.jsonl by column, [chunks]; per-seed columns [chunks, seeds]
     evaluate: Callable[..., Evaluation]  # (episodes=100, seed=0) -> greedy returns, lengths, ended
-    act: Callable[..., Array]  # (obs, key=None) -> the greedy action of one observation
+    act: Callable[..., Array]  # (obs, key=None) -> the greedy action of one observation, as an episode's first
     summary: dict[str, Any]  # what summary.json holds
     state: PyTree  # all of the agent's state, as `evaluate` and `Agent.act` take it
 
@@ -119,7 +119,7 @@ def _act(plan: Plan, state: PyTree) -> Callable[..., Array]:
     chosen = jax.jit(choose if plan.seeds == 1 else jax.vmap(choose, (0, None, None)))
 
     def act(obs: PyTree, key: Array | None = None) -> Array:
-        """The greedy action of one observation: [], or [seeds]."""
+        """The greedy action of one observation, as an episode's first where the agent has a memory: [], or [seeds]."""
         return chosen(state, obs, prng.key(0) if key is None else key)
 
     return act
