@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -365,9 +366,9 @@ class Stepwise:
         self.start, self.init, self.apply = network.start, network.init, network.apply
 
 
-@pytest.mark.parametrize(("cell", "dueling"), [(nets.GRU(4), False), (nets.LSTM(4), True)])
-def test_an_unroll_is_the_network_step_by_step_with_a_new_memory_where_an_episode_ended(cell, dueling):
-    net = nets.RecurrentQNetwork(A, nets.MLP((5,), layer_norm=True), cell, dueling)
+@pytest.mark.parametrize("cell", [nets.GRU(4), nets.LSTM(4)])
+def test_an_unroll_is_the_network_step_by_step_with_a_new_memory_where_an_episode_ended(cell):
+    net = nets.RecurrentQNetwork(A, nets.MLP((5,), layer_norm=True), cell, dueling=True)
     obs = jax.random.normal(jax.random.key(1), (6, 2))
     carry = jax.tree.map(lambda leaf: leaf + 0.3, net.start())
     params = net.init(jax.random.key(0), carry, obs[0])
@@ -380,22 +381,22 @@ def test_an_unroll_is_the_network_step_by_step_with_a_new_memory_where_an_episod
         seen = recurrent.unroll(network, params, carry, window)
         return seen, recurrent.ahead(network, params, seen.after, window)
 
-    memory = carry
+    apply, memory = jax.jit(net.apply), carry
+    unrolled = [found(network, params) for network in (net, Stepwise(net))]
     for t in range(6):
-        q, memory = net.apply(params, memory, obs[t])
-        for network in (net, Stepwise(net)):
-            seen, ahead = found(network, params)
-            np.testing.assert_allclose(seen.q[t], q, rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(ahead[t], net.apply(params, memory, obs[t] + 1)[0], rtol=1e-5, atol=1e-6)
-            for a, b in zip(jax.tree.leaves(seen.after), jax.tree.leaves(memory), strict=True):
-                np.testing.assert_allclose(a[t], b, rtol=1e-5, atol=1e-6)
+        q, memory = apply(params, memory, obs[t])
+        beyond, _ = apply(params, memory, obs[t] + 1)
+        for seen, ahead in unrolled:
+            there = jax.tree.map(itemgetter(t), (seen.q, ahead, seen.after))
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), there, (q, beyond, memory))
         memory = net.start() if ended[t] else memory
-    np.testing.assert_allclose(*(jax.tree.leaves(x)[0] for x in (found(net, params)[0].carry, memory)), rtol=1e-5)
+    for seen, _ in unrolled:
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), seen.carry, memory)
 
     def squares(params, network):
         return jnp.sum(recurrent.unroll(network, params, carry, window).q ** 2)
 
-    slopes = [jax.grad(squares)(params, network) for network in (net, Stepwise(net))]
+    slopes = [jax.jit(jax.grad(squares), static_argnums=1)(params, network) for network in (net, Stepwise(net))]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *slopes)
 
 
@@ -427,6 +428,10 @@ def test_greedy_episodes_carry_the_memory():
     assert abs(float(jaxrl.evaluate(env, params, forgetful, state, jaxrl.key(1), 20, 20).returns.mean())) < 0.9
 
 
+def played(run, key):
+    return jaxrl.advance(run, run.warmup(run.init(key)), 12)[0]
+
+
 def test_a_nested_memory_starts_anew_with_each_episode_and_is_stored_as_the_agent_had_it():
     """By hand through `decide` and `record`, and by the loop from each kind of buffer's windows."""
     env, params = jaxrl.make("MemoryChain-bsuite", memory_length=2)  # episodes of 3 steps
@@ -447,7 +452,7 @@ def test_a_nested_memory_starts_anew_with_each_episode_and_is_stored_as_the_agen
     for name, buffer in buffers.items():
         learner = agent._replace(rows=None, update=lambda s, sample, k, n: (s, sample.weight, {}))
         run = make_run(env, params, learner, buffer, LoopConfig(2, warmup=1))
-        live = jax.jit(lambda key: jaxrl.advance(run, run.warmup(run.init(key)), 12))(jaxrl.key(0))[0]  # noqa: B023
+        live = jax.jit(partial(played, run))(jaxrl.key(0))
         sample = buffer.sample(live.buffer, jaxrl.key(1), live.clock)
         looks = np.asarray(sample.window.carry[1][0])
         start = np.asarray(sample.index) // 2

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import recurrent, value
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def r2d2(
@@ -25,7 +25,7 @@ def r2d2(
     rescale: float | None = 1e-3,
     double: bool = True,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Regression of q(s_t, a_t) on h(r_t + ... + gamma^k h^-1(q_target(s_t+k, a'))) along whole sequences.
 
@@ -75,7 +75,7 @@ def r2d2(
         goal = returns.n_step_returns(rows.reward, discount, following, trace, n_step)
         goal = goal if rescale is None else returns.rescale(goal, rescale)
         q = jnp.take_along_axis(seen.q, rows.action[:, None], axis=1)[:, 0]
-        error = jax.lax.stop_gradient(goal) - q
+        error = goal - q  # no slope leads through the goal: it is the target network's, chosen or not
         size = jnp.abs(error)
         priority = jnp.add(eta * jnp.max(size), (1 - eta) * jnp.mean(size))
         return jnp.mean(optax.l2_loss(error)), priority, {"q": jnp.mean(q)}
