@@ -143,6 +143,14 @@ def test_fourier_features_by_formula():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_an_mlp_stands_on_a_basis():
+    basis, x = nets.Fourier((0.0, 0.0), (1.0, 2.0), 1), jnp.array([0.5, 0.4])
+    torso = nets.MLP((3,), basis=basis)
+    params = jax.jit(torso.init)(jaxrl.key(0), x)
+    np.testing.assert_allclose(torso.apply(params, x), nets.MLP((3,)).apply(params, basis.apply({}, x)), rtol=1e-6)
+    assert params["params"]["Dense_0"]["kernel"].shape == (3, 3)
+
+
 def test_a_linear_head_may_have_no_bias():
     network = nets.QNetwork(3, nets.Fourier((0.0, 0.0), (1.0, 1.0)), use_bias=False)
     assert {k: v.shape for k, v in leaves(network.init(jaxrl.key(0), jnp.zeros(2))).items()} == {"q/kernel": (15, 3)}

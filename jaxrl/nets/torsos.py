@@ -24,11 +24,12 @@ class MLP(nn.Module):
     """Fully connected layers with ReLU, or another `activation`: any observation -> [hidden[-1]].
 
     With `one_hot` the observation is an integer below it, as of a Discrete space. With `layer_norm` each layer is
-    normalised before its activation (Gallici et al. 2024).
+    normalised before its activation (Gallici et al. 2024). A `basis`, such as `Fourier`, stands before the layers.
     """
 
     hidden: Sequence[int] = (120, 84)
     one_hot: int | None = None
+    basis: nn.Module | None = None
     layer_norm: bool = False
     noisy: bool = False
     activation: Callable[[Array], Array] = nn.relu
@@ -38,6 +39,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
         x = as_floats(obs).ravel() if self.one_hot is None else jax.nn.one_hot(obs, self.one_hot)
+        x = x if self.basis is None else self.basis(x)
         for width in self.hidden:
             x = dense(width, self.noisy, self.kernel_init, self.dtype)(x)
             x = active(self, layer_norm(self.dtype)(x) if self.layer_norm else x, self.activation)

@@ -325,10 +325,12 @@ def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = _w
     return Recipe(about, config, _build(_LEARNERS[learner][1]), _rows, wrap, **more)
 
 
+# an update in four steps learns as much, in a third of the time
+_CARTPOLE = {"steps": 500_000, "unroll": 4, "agent.polyak": 0.02}
 _ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "dqn": {"FrozenLake-v1": {"agent.n_step": 5}},
 }
 RECIPES = {
-    name: recipe(name, about, config, environments=_ENVIRONMENTS.get(name, {}))
+    name: recipe(name, about, config, environments={"CartPole-v1": _CARTPOLE} | _ENVIRONMENTS.get(name, {}))
     for name, (about, _, config) in _LEARNERS.items()
 }

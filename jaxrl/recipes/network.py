@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -42,6 +43,8 @@ class NetworkAgent:
     """normalise each layer"""
     torso: Literal["auto", "mlp"] = "auto"
     """auto: convolutions where observations are images"""
+    fourier: int = 0
+    """order of the Fourier basis that observations are written in before an MLP's layers; 0: none"""
     hidden: tuple[int, ...] = (120, 84)
     """widths of the hidden layers; of images the last alone counts, after the convolutions, and none is left out"""
     epsilon: Exploration = field(default_factory=Exploration)
@@ -66,6 +69,7 @@ def check_network(agent: NetworkAgent) -> None:
     checks.in_range("agent.clip_norm", agent.clip_norm, 0, math.inf, open_low=True, open_high=True)
     checks.in_range("agent.reward_scale", agent.reward_scale, 0, math.inf, open_low=True, open_high=True)
     checks.in_range("agent.reward_clip", agent.reward_clip, 0, math.inf, open_high=True)
+    checks.at_least("agent.fourier", agent.fourier, 0)
     for width in agent.hidden:
         checks.at_least("agent.hidden", width, 1)
 
@@ -101,10 +105,21 @@ def torso(agent: NetworkAgent, env: Any, params: PyTree) -> Any:
     shape, hidden = getattr(space, "shape", ()), tuple(agent.hidden)
     if agent.torso == "mlp" or len(shape) != 3:
         one_hot = getattr(space, "n", None)
-        return nets.MLP(hidden, one_hot=one_hot, layer_norm=agent.layer_norm, noisy=agent.noisy)
+        return nets.MLP(hidden, one_hot, _basis(agent, env, space), layer_norm=agent.layer_norm, noisy=agent.noisy)
     if min(shape[:2]) < 36:
         return nets.MinAtarConv(hidden[-1] if hidden else None, layer_norm=agent.layer_norm, noisy=agent.noisy)
     return nets.NatureConv(hidden[-1] if hidden else 512, noisy=agent.noisy)
+
+
+def _basis(agent: NetworkAgent, env: Any, space: Any) -> nets.Fourier | None:
+    if not agent.fourier:
+        return None
+    if not hasattr(space, "low"):
+        raise ValueError(
+            f"agent.fourier is {agent.fourier}, but {env.name} shows {space}; a Fourier basis is of a Box: set it to 0"
+        )
+    low, high = (tuple(np.broadcast_to(bound, space.shape).ravel().tolist()) for bound in (space.low, space.high))
+    return nets.Fourier(low, high, agent.fourier)
 
 
 def check_output(network: Any, shape: tuple[int, ...], env: Any, params: PyTree) -> None:

@@ -92,7 +92,8 @@ _ENVIRONMENTS: dict[str, dict[str, Any]] = {
     },
     "MountainCar-v0": {
         "steps": 1_000_000,
-        "rescale": True,
+        "agent.fourier": 3,
+        "agent.hidden": (64,),
         "agent.learning_rate": 3e-3,
         "agent.trace_lambda": 0.65,
     },
