@@ -6,6 +6,7 @@ must allow at least one.
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -69,6 +70,23 @@ def epsilon_schedule(epsilon: ArrayLike | Schedule) -> Schedule:
         return epsilon
     checks.in_range("epsilon", epsilon, 0, 1)
     return constant(epsilon)
+
+
+class Softmax(NamedTuple):
+    """Boltzmann exploration as deep agents take it in place of an epsilon: see `softmax`."""
+
+    temperature: Schedule
+
+
+Rule = ArrayLike | Schedule | Softmax  # how a deep agent explores: epsilon, its schedule, or a softmax
+
+
+def softmax(temperature: ArrayLike | Schedule) -> Softmax:
+    """Chances proportional to exp(q / temperature), in place of an epsilon; the temperature may be a schedule."""
+    if callable(temperature):
+        return Softmax(temperature)
+    checks.in_range("temperature of a softmax", temperature, 0, float("inf"), open_low=True, open_high=True)
+    return Softmax(constant(temperature))
 
 
 def split_mask(obs: PyTree) -> tuple[PyTree, Array | None]:

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 import jaxrl
+from jaxrl import explore
 from jaxrl.agents import value
 from jaxrl.types import Masked, Sample, Transition
 
@@ -245,3 +247,18 @@ def test_tabular_agents_refuse_numbers_out_of_range(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} is"):
         jaxrl.q_learning(3, 2, **options)
+
+
+def test_a_deep_agent_may_explore_by_a_softmax():
+    """Values 0, 1, 2 at temperature 2: chances in proportion to exp(0), exp(1/2), exp(1); greedy play is as ever."""
+
+    agent = jaxrl.dqn(TableNetwork([[0, 1, 2]]), epsilon=explore.softmax(lambda steps: steps / 5))
+    obs = jnp.zeros(1, jnp.int32)
+    state, obs = agent.init(jaxrl.key(0), obs), obs[0]
+    keys = jax.random.split(jaxrl.key(1), 4_000)
+    actions = jax.jit(jax.vmap(lambda key: agent.act(state, (), obs, key, 10.0)[0]))(keys)
+    chances = np.exp([0, 0.5, 1]) / np.exp([0, 0.5, 1]).sum()
+    assert stats.chisquare(np.bincount(actions, minlength=3), 4_000 * chances).pvalue > 1e-3
+    assert int(agent.act(state, (), obs, keys[0], 10.0, greedy=True)[0]) == 2
+    with pytest.raises(ValueError, match="temperature of a softmax is 0"):
+        explore.softmax(0.0)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def c51(
@@ -22,7 +22,7 @@ def c51(
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Cross-entropy to the projected distribution of r + gamma^k Z_target(s', a') (Bellemare et al. 2017, equation 7).
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
-from jaxrl.types import Agent, Masked, PyTree, Schedule, Transition
+from jaxrl.types import Agent, Masked, PyTree, Transition
 
 
 def decqn(
@@ -25,7 +25,7 @@ def decqn(
     double: bool = True,
     loss: Literal["squared", "huber"] = "squared",
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Deep Q-learning whose q(s, a) is the mean over dimensions d of q_d(s, a_d), for MultiDiscrete actions [D].
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def dqn(
@@ -20,7 +20,7 @@ def dqn(
     double: bool = True,
     loss: Literal["squared", "huber"] = "squared",
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Regression of q(s, a) on r + gamma^k q_target(s', a'), the length n of the return being the buffer's window.
 

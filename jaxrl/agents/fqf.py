@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
 from jaxrl.agents.value import quantile_loss
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def fqf(
@@ -24,7 +24,7 @@ def fqf(
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Quantile Huber regression at fractions that a part of the network proposes (Yang et al. 2019, algorithm 1).
 

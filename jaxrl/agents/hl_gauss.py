@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def hl_gauss(
@@ -22,7 +22,7 @@ def hl_gauss(
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Cross-entropy to the histogram of a Gaussian around r + gamma^k q_target(s', a') (Farebrother et al. 2024).
 

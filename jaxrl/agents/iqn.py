@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
 from jaxrl.agents.value import quantile_loss
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def iqn(
@@ -23,7 +23,7 @@ def iqn(
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Quantile Huber regression at fractions drawn anew for each item (Dabney, Ostrovski et al. 2018, equation 3).
 

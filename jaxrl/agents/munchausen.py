@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns
 from jaxrl.agents import value
-from jaxrl.types import Agent, PyTree, Schedule, Transition
+from jaxrl.types import Agent, PyTree, Transition
 
 
 def munchausen_dqn(
@@ -23,7 +23,7 @@ def munchausen_dqn(
     gamma: ArrayLike = 0.99,
     loss: Literal["squared", "huber"] = "squared",
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Soft deep Q-learning whose reward has alpha temperature log pi(a|s), cut at `floor`, added (M-DQN).
 
@@ -68,7 +68,7 @@ def munchausen_iqn(
     kappa: float = 1.0,
     gamma: ArrayLike = 0.99,
     target_update: value.TargetUpdate | None = None,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """`munchausen_dqn` of implicit quantiles (M-IQN): networks, options and errors of `iqn` besides.
 

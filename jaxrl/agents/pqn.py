@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns, xla
 from jaxrl.agents import value
-from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
+from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
 class PQNState(NamedTuple):
@@ -41,7 +41,7 @@ def pqn(
     lambda_: ArrayLike = 0.65,
     epochs: int = 2,
     minibatches: int = 4,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Regression of q(s, a) on lambda-returns of the newest windows, which the same network bootstraps.
 
@@ -116,7 +116,7 @@ def pqn(
         state = PQNState(params, optimizer_state, state.updates + count)
         return state, sample.weight, jax.tree.map(jnp.mean, metrics)
 
-    act = value.epsilon_greedy(values, epsilon)
+    act = value.exploring(values, epsilon)
     return Agent(init, lambda num_envs: (), act, update, rows=lambda unroll: unroll)
 
 

@@ -37,7 +37,7 @@ class Unrolled(NamedTuple):
 
 
 def values(network: Network) -> value.Values:
-    """A network as `value.epsilon_greedy` takes it."""
+    """A network as `value.exploring` takes it."""
 
     def look(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
         del key

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, returns, xla
 from jaxrl.agents import recurrent, value
-from jaxrl.types import Agent, Metrics, PyTree, Sample, Schedule, Transition
+from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
 
 
 class RecurrentPQNState(NamedTuple):
@@ -40,7 +40,7 @@ def recurrent_pqn(
     lambda_: ArrayLike = 0.65,
     epochs: int = 2,
     minibatches: int = 4,
-    epsilon: ArrayLike | Schedule = 0.05,
+    epsilon: explore.Rule = 0.05,
 ) -> Agent:
     """Regression of q(s, a) on lambda-returns along the newest windows, which the same network bootstraps.
 
@@ -111,5 +111,5 @@ def recurrent_pqn(
         state = RecurrentPQNState(params, optimizer_state, state.updates + count)
         return state, sample.weight, jax.tree.map(jnp.mean, metrics)
 
-    act = value.epsilon_greedy(recurrent.values(network), epsilon)
+    act = value.exploring(recurrent.values(network), epsilon)
     return Agent(init, recurrent.carry(network), act, update, rows=lambda unroll: unroll)

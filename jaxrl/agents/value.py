@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxrl import checks, explore, xla
 from jaxrl.returns import NStep
-from jaxrl.types import Act, Agent, Metrics, PyTree, Sample, Schedule, Transition
+from jaxrl.types import Act, Agent, Metrics, PyTree, Sample, Transition
 
 # (params, carry, obs, key or None) -> (q [A], carry)
 Values = Callable[[PyTree, PyTree, PyTree, Array | None], tuple[Array, PyTree]]
@@ -120,9 +120,12 @@ def first_params(init_params: Callable[[Array, PyTree], PyTree], key: Array, obs
     return init_params(key, jax.tree.map(lambda leaf: leaf[0], observation))
 
 
-def epsilon_greedy(values: Values, epsilon: ArrayLike | Schedule) -> Act:
-    """How an agent acts whose state has `params`: epsilon-greedy by `values`, epsilon over environment steps."""
-    epsilon = explore.epsilon_schedule(epsilon)
+def exploring(values: Values, rule: explore.Rule) -> Act:
+    """How an agent acts whose state has `params`: by `values`, epsilon-greedy or by a softmax, as steps go on."""
+    if isinstance(rule, explore.Softmax):
+        parameter, choose = rule.temperature, explore.boltzmann
+    else:
+        parameter, choose = explore.epsilon_schedule(rule), explore.epsilon_greedy
 
     def act(
         state: Any, carry: PyTree, obs: PyTree, key: Array, steps: ArrayLike, greedy: bool = False
@@ -133,7 +136,7 @@ def epsilon_greedy(values: Values, epsilon: ArrayLike | Schedule) -> Act:
             return explore.greedy(q, mask=mask), carry
         value_key, explore_key = jax.random.split(key)
         q, carry = values(state.params, carry, obs, value_key)
-        return explore.epsilon_greedy(q, epsilon(steps), explore_key, mask), carry
+        return choose(q, parameter(steps), explore_key, mask), carry
 
     return act
 
@@ -144,7 +147,7 @@ def value_agent(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     target_update: TargetUpdate,
-    epsilon: ArrayLike | Schedule,
+    epsilon: explore.Rule,
     carry: Callable[[int], PyTree] = lambda num_envs: (),
     one_draw: bool = False,
 ) -> Agent:
@@ -179,7 +182,7 @@ def value_agent(
         target = target_update(params, state.target, updates)
         return ValueState(params, target, optimizer_state, updates), priority, metrics
 
-    return Agent(init, carry, epsilon_greedy(values, epsilon), update)
+    return Agent(init, carry, exploring(values, epsilon), update)
 
 
 def implicit_values(network: Any, number: int) -> Values:
