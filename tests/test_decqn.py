@@ -336,7 +336,7 @@ def test_the_recipe_makes_bins_and_scales_what_has_limits():
     setup = recipes.build("decqn", config, *jaxrl.make("Pendulum-v1"))
     space = setup.env.observation_space(setup.env.default_params)
     np.testing.assert_array_equal([space.low, space.high], [[-1.0] * 3, [1.0] * 3])
-    plain = dataclasses.replace(config, agent=dataclasses.replace(config.agent, rescale=False, bins=5))
+    plain = dataclasses.replace(config, rescale=False, agent=dataclasses.replace(config.agent, bins=5))
     setup = recipes.build("decqn", plain, *jaxrl.make("Pendulum-v1"))
     assert setup.env.observation_space(setup.env.default_params).high[2] == 8.0
     assert setup.env.action_space(setup.env.default_params) == spaces.MultiDiscrete((5,))

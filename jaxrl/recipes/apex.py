@@ -101,6 +101,7 @@ RECIPES = {
         PAPER,
         _build,
         deep._rows,
+        deep._wrap,
         environments={"CartPole-v1": _CARTPOLE},
     ),
 }

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from jaxrl import checks, nets, spaces
 from jaxrl.agents import value
 from jaxrl.agents.decqn import decqn
@@ -23,8 +21,6 @@ class DecQNAgent(DoubleAgent):
 
     bins: int = 3
     """points of a continuous action's dimension, from limit to limit"""
-    rescale: bool = True
-    """map observations with limits to [-1, 1]"""
     loss: Literal["squared", "huber"] = "huber"
 
 
@@ -32,15 +28,8 @@ def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
     """The environment with Box actions in bins."""
     agent: Any = config.agent
     checks.at_least("agent.bins", agent.bins, 2)
-    if agent.rescale and _limited(env.observation_space(params)):
-        env = wrappers.rescale_observation(env)
+    env = deep._wrap(config, env, params)
     return wrappers.decouple_action(env, agent.bins) if isinstance(env.action_space(params), spaces.Box) else env
-
-
-def _limited(space: Any) -> bool:
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        return False
-    return bool((np.abs([space.low, space.high]) < 1e30).all() and (space.low < space.high).all())
 
 
 def _build(
@@ -75,20 +64,21 @@ RECIPES = {
             steps=500_000,
             num_envs=32,
             learning_starts=2_000,
-            agent=DecQNAgent(hidden=(64, 64), reward_scale=0.01, epsilon=Exploration(fraction=0.5)),
+            agent=DecQNAgent(hidden=(64, 64), reward_scale=0.1, epsilon=Exploration(fraction=0.5)),
             replay=Replay(200_000),
         ),
         _build,
         deep._rows,
         _wrap,
         environments={
+            "MountainCarContinuous-v0": {"rescale": True, "agent.reward_scale": 0.01},
             "Pendulum-v1": {
                 "steps": 300_000,
                 "num_envs": 8,
+                "rescale": True,
                 "agent.n_step": 3,
-                "agent.reward_scale": 0.1,
                 "agent.epsilon": Exploration(fraction=0.3),
-            }
+            },
         },
         discrete=False,
     ),
