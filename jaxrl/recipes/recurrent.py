@@ -45,7 +45,7 @@ class R2D2Agent(RecurrentAgent):
     """steps of a sequence that only bring the memory up to date"""
     eta: float = 0.9
     """a sequence's priority: so much of its largest error, the rest of the mean"""
-    rescaling: bool = False
+    rescaling: bool = True
     """learn a square root of values"""
     double: bool = True
     """let the learning network choose the action that the target network values"""
@@ -98,11 +98,11 @@ class RecurrentPQNAgent(RecurrentAgent):
     """how much of a return is what followed, and not a value on the way"""
     epochs: int = 4
     """passes over what was collected, in a learning phase"""
-    minibatches: int = 4
+    minibatches: int = 16
     """gradient steps in a pass; it divides num_envs"""
     reward_scale: float = 0.1
     """what it learns from, of a reward"""
-    epsilon: Exploration = field(default_factory=lambda: Exploration(fraction=0.1))
+    epsilon: Exploration = field(default_factory=lambda: Exploration(end=0.02, fraction=0.1))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class RecurrentPQN(Config):
 
     steps: int = 1_000_000
     num_envs: int = 32
-    unroll: int = 64
+    unroll: int = 32
     rescale: bool = False
     """map the limits of observations to -1 and 1"""
     previous: bool = False
@@ -232,7 +232,7 @@ def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:
 _CELLS: dict[str, Any] = {"gru": nets.GRU, "lstm": nets.LSTM}
 _R2D2_ENVIRONMENTS: dict[str, dict[str, Any]] = {}
 _PQN_ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "MemoryChain-bsuite": {"steps": 500_000, "unroll": 125, "agent.reward_scale": 1.0},
+    "MemoryChain-bsuite": {"steps": 500_000, "unroll": 125, "agent.span": 100.0, "agent.reward_scale": 1.0},
 }
 RECIPES = {
     "r2d2": Recipe(
