@@ -49,7 +49,7 @@ class R2D2Agent(RecurrentAgent):
     """learn a square root of values"""
     double: bool = True
     """let the learning network choose the action that the target network values"""
-    polyak: float = 0.005
+    polyak: float = 0.01
     """share of the way that the target network moves at each update"""
     target_period: int = 0
     """if not 0: copy the target network every so many updates instead"""
@@ -76,7 +76,7 @@ class R2D2(Config):
     steps: int = 1_000_000
     num_envs: int = 32
     unroll: int = 8
-    updates: int = 2
+    updates: int = 4
     learning_starts: int = 8_000
     rescale: bool = False
     """map the limits of observations to -1 and 1"""
@@ -230,8 +230,9 @@ def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:
 
 
 _CELLS: dict[str, Any] = {"gru": nets.GRU, "lstm": nets.LSTM}
-_R2D2_ENVIRONMENTS: dict[str, dict[str, Any]] = {}
+_R2D2_ENVIRONMENTS: dict[str, dict[str, Any]] = {"CartPole-v1": {"steps": 500_000}}
 _PQN_ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"steps": 500_000},
     "MemoryChain-bsuite": {"steps": 500_000, "unroll": 125, "agent.span": 100.0, "agent.reward_scale": 1.0},
 }
 RECIPES = {
