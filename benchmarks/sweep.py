@@ -5,8 +5,8 @@
 
 A score is the mean greedy return of 100 episodes of a seed's final parameters. Settings change the recipe's defaults
 for the environment; the file keeps, for each row, how they differ from its own `base`, which stands whatever the
-defaults become, so `--again` runs any file's rows anew. Rows are added to the file; the seeds are one program. Rows that
-say `settings_traced` are of one program for all their settings too, and of other draws from the same seeds.
+defaults become, so `--again` runs any file's rows anew. Rows are added to the file; the seeds are one program. Rows
+marked `settings_traced` are of one program for all their settings too, and of other draws from the same seeds.
 """
 
 import argparse
