@@ -327,8 +327,13 @@ def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = _w
 
 # an update in four steps learns as much, in a third of the time
 _CARTPOLE = {"steps": 500_000, "unroll": 4, "agent.polyak": 0.02}
+_SMALL = {"replay.batch_size": 64, "agent.cosines": 32}
+_IMPLICIT = _CARTPOLE | _SMALL | {"agent.acting_fractions": 8}
 _ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "dqn": {"FrozenLake-v1": {"agent.n_step": 5}},
+    "iqn": {"CartPole-v1": _IMPLICIT},
+    "munchausen_iqn": {"CartPole-v1": _IMPLICIT},
+    "fqf": {"CartPole-v1": _CARTPOLE | _SMALL | {"agent.fractions": 8}},
 }
 RECIPES = {
     name: recipe(name, about, config, environments={"CartPole-v1": _CARTPOLE} | _ENVIRONMENTS.get(name, {}))

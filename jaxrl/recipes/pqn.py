@@ -75,7 +75,21 @@ def _build(
     return finished(agent, learner, network), recent(loop.unroll, loop.num_envs)
 
 
+# Gallici et al. (2024), as their code has it
+_MINATAR = {
+    "steps": 2_000_000,
+    "num_envs": 128,
+    "unroll": 32,
+    "agent.learning_rate": 5e-4,
+    "agent.minibatches": 32,
+    "agent.trace_lambda": 0.65,
+    "agent.reward_scale": 1.0,
+    "agent.hidden": (128,),
+    "agent.epsilon": Exploration(fraction=0.1),
+}
+_GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    **{f"{game}-MinAtar": _MINATAR for game in _GAMES},
     "Acrobot-v1": {
         "steps": 300_000,
         "rescale": True,
