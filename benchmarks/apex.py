@@ -5,7 +5,10 @@
 Every run of a task makes the same number of gradient steps on BATCH windows. In the first series each actor takes one
 step an update, so that more actors also mean more data, as in the paper. In the second all take 256 steps an update
 together, so that only the number of actors differs: of their rates of exploration, and of the episodes that run at
-once. A score is the mean return of 100 greedy episodes of the final parameters. ~10 minutes of one core.
+once. A score is the mean return of 100 greedy episodes of the final parameters.
+
+What came out, 10 seeds: on CartPole more actors are better by the data they bring, not by their number: with the same
+data 8 score higher than 256. On MountainCar no number differs from another.
 """
 
 import argparse
