@@ -7,8 +7,9 @@ step an update, so that more actors also mean more data, as in the paper. In the
 together, so that only the number of actors differs: of their rates of exploration, and of the episodes that run at
 once. A score is the mean return of 100 greedy episodes of the final parameters.
 
-What came out, 10 seeds: on CartPole more actors are better by the data they bring, not by their number: with the same
-data 8 score higher than 256. On MountainCar no number differs from another.
+What came out of 10 seeds, interquartile mean and 95% interval: on CartPole 8 actors score 218 [170, 299] and 256 score
+349 [253, 465]; with the data of 256, however, 8 score 482 [442, 497], so that more actors helped by the data they
+bring, not by their number. On MountainCar no number differs from another.
 """
 
 import argparse

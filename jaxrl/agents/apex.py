@@ -48,11 +48,12 @@ def apex(
 ) -> Agent:
     """Double Q-learning of n-step returns by prioritized replay, from N environments that each explore at a rate.
 
-    Actor i of N takes a random action with chance epsilon^(1 + alpha i / (N - 1)), for the whole run. All actors share
-    one copy of the learner's parameters and of its target's, made after every `refresh`-th gradient step: after t of
-    them the actors hold those of after t - t % refresh, in a loop of `updates` a phase. With that pair they act, and
-    give the windows that a collect phase completed their first priority, |TD error|, which is that of the learner too;
-    windows of the warm-up enter with the largest. Greedy play is by the learner's own parameters.
+    Actor i of N takes a random action with chance epsilon^(1 + alpha i / (N - 1)), for the whole run. All actors hold
+    one copy of the learner's parameters and of its target's: after t gradient steps that of after t - t % refresh. So
+    `refresh` counts gradient steps, the only clock that moves within a learn phase; in a loop of U updates a phase,
+    refresh = k U is a copy every k phases, k x unroll steps of each actor. With its copy an actor acts, and gives the
+    windows that a collect phase completed their first priority, |TD error|, later the learner's own; windows of the
+    warm-up enter with the largest. Greedy play is by the learner's parameters.
 
     `network`, a dueling one in the paper, gives q [A] for one observation; the buffer is `prioritized(..., window=3)`.
     Defaults are the paper's: `rmsprop()`, a target copied every 2,500 gradient steps, half the squared error.
