@@ -6,7 +6,7 @@ Each row has the settings and network that a published implementation gives its 
 mathematics alone and its gradient steps alone are timed alternately: the mathematics are every forward pass, backward
 pass and optimiser step on constant data, with no environment, replay, choice of action or target. Then as many vmapped
 seeds against as many single runs. Pins itself to one core, prints a table and writes JSON with machine, date and
-versions.
+versions, row by row.
 """
 
 import argparse
@@ -267,7 +267,7 @@ def main() -> None:
                 f"{seeds['ratio']:.2f}" if seeds else "",
             )
         )
-        print(*shown[-1], flush=True)
+        measure.write(options.out, record)  # after each, as a run of all takes long
     columns = (
         "",
         "steps/s",
@@ -277,7 +277,6 @@ def main() -> None:
         f"{options.seeds} seeds at once / in turn",
     )
     measure.table("Training on one core", columns, shown)
-    measure.write(options.out, record)
 
 
 if __name__ == "__main__":
