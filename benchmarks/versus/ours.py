@@ -34,13 +34,11 @@ def pqn_rejax() -> Setup:
 
 
 def dqn_cleanrl() -> Setup:
-    """With Huber's loss and gradients' norm of at most 10, as in the peer's hands."""
     agent = jaxrl.dqn(
         nets.QNetwork(2, nets.MLP((120, 84))),
-        optax.chain(optax.clip_by_global_norm(10.0), optax.adam(2.5e-4)),
+        optax.adam(2.5e-4),
         gamma=0.99,
         double=False,
-        loss="huber",
         target_update=value.hard(50),
         epsilon=explore.linear(1.0, 0.05, 250_000),
     )
