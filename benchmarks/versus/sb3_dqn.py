@@ -3,13 +3,14 @@
 from importlib import import_module
 from importlib.metadata import version
 from types import SimpleNamespace
+from typing import Any
 
 import gymnasium
 import numpy as np
 from race import EPISODES, Race, serve
 
 torch = import_module("torch")  # by name: only the peer's environment has them
-dqn = import_module("stable_baselines3.dqn.dqn")
+dqn: Any = import_module("stable_baselines3.dqn.dqn")
 dqn.F = SimpleNamespace(smooth_l1_loss=torch.nn.functional.mse_loss)
 BaseCallback = import_module("stable_baselines3.common.callbacks").BaseCallback
 BUDGET, EVERY, LIMIT_S = 500_000, 2_050, 300.0  # marks are multiples of train_freq
