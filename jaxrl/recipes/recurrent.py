@@ -230,7 +230,6 @@ def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:
 
 
 _CELLS: dict[str, Any] = {"gru": nets.GRU, "lstm": nets.LSTM}
-_R2D2_ENVIRONMENTS: dict[str, dict[str, Any]] = {"CartPole-v1": {"steps": 500_000}}
 _PQN_ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"steps": 500_000},
     "MemoryChain-bsuite": {"steps": 500_000, "unroll": 125, "agent.span": 100.0, "agent.reward_scale": 1.0},
@@ -242,7 +241,6 @@ RECIPES = {
         _r2d2,
         _r2d2_rows,
         wrap=_wrap,
-        environments=_R2D2_ENVIRONMENTS,
     ),
     "pqn_rnn": Recipe(
         "Recurrent PQN: a memory that learns without replay and target network.",
