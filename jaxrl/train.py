@@ -159,10 +159,11 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
         clock = jnp.zeros((), jnp.int32)
         episode_return, episode_length = jnp.zeros(num_envs, jnp.float32), jnp.zeros(num_envs, jnp.int32)
         state = RunState(clock, key, env_state, obs, carry, agent_state, (), episode_return, episode_length)
-        example = jax.eval_shape(lambda state: _interact(state)[1], state)
+        example = jax.eval_shape(_interact, state)[1]
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
         return state._replace(buffer=buffer.init(example))
 
+    @partial(jax.jit, inline=True)  # traced once for all its uses
     def _interact(state: RunState) -> tuple[RunState, Transition, Metrics]:
         key, act_key, env_key = jax.random.split(state.key, 3)
         action, next_carry = decide(agent, state.agent, state.carry, state.obs, act_key, env_steps(state.clock))
@@ -203,7 +204,7 @@ def make_run(env: Any, params: PyTree, agent: Agent, buffer: Buffer, config: Loo
         return state, transition, metrics
 
     def collect(state: RunState, _: None) -> tuple[RunState, Metrics]:
-        following, transition, metrics = _interact(state)
+        following, transition, metrics = _interact(state._replace(buffer=()))
         return following._replace(buffer=buffer.add(state.buffer, transition, state.clock)), metrics
 
     def phase(state: RunState, steps: int) -> tuple[RunState, Metrics]:

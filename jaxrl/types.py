@@ -29,7 +29,7 @@ class Transition(NamedTuple):
     """One step of experience, facts only; leading axes are [], [N] or [B, T]."""
 
     obs: PyTree  # what the agent saw
-    action: Array  # int32, the index it chose
+    action: Array  # int32, the index it chose, or [..., D] one in each dimension
     reward: Array  # float32
     terminated: Array  # bool: the task itself ended, so there is no value beyond
     truncated: Array  # bool: only a limit cut it, so the value of next_obs still counts

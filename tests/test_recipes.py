@@ -17,7 +17,8 @@ TABULAR = recipes.default("q_learning")
 
 
 def build(recipe, config, env_id=None, **overrides):
-    home = recipes.home(recipe) or recipes.base.Home("CartPole-v1" if recipe == "dqn" else "FrozenLake-v1")
+    usual = {"dqn": "CartPole-v1", "decqn": "Pendulum-v1"}.get(recipe, "FrozenLake-v1")
+    home = recipes.home(recipe) or recipes.base.Home(usual)
     return recipes.build(recipe, config, *jaxrl.make(env_id or home.env, **{**home.overrides, **overrides}))
 
 

@@ -23,7 +23,7 @@ from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, 
 from jaxrl.runs.errors import CheckpointError
 
 TABLE = {"steps": 2_000, "num_envs": 4}
-NET = {"steps": 512, "num_envs": 8, "learning_starts": 64, "eval_episodes": 4} | {
+NET = {"steps": 512, "num_envs": 8, "unroll": 1, "learning_starts": 64, "eval_episodes": 4} | {
     "agent": {"hidden": (8,), "n_step": 2},
     "replay": {"batch_size": 8, "capacity": 256},
 }
@@ -189,7 +189,7 @@ def test_environment_without_a_limit_is_refused_before_it_trains(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-WILD = NET | {"agent": {"hidden": (8,), "n_step": 2, "learning_rate": 1e30, "clip_norm": 1e30}}
+WILD = NET | {"steps": 2_048, "agent": {"hidden": (8,), "n_step": 2, "learning_rate": 1e30, "clip_norm": 1e30}}
 
 
 def test_a_run_that_diverges_stops_and_keeps_what_was_finite(capsys, tmp_path):
@@ -199,7 +199,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finite(capsys, tmp_path):
     assert capsys.readouterr().out.count("is not finite at") == 1
     diverged = result.summary["diverged"]
     assert diverged["seed"] == 3 and diverged["quantity"] in ("loss", "q", "parameters")
-    assert diverged["env_steps"] == result.summary["env_steps"] < 512 and result.summary["eval"] is None
+    assert diverged["env_steps"] == result.summary["env_steps"] < WILD["steps"] and result.summary["eval"] is None
     text = (out / "metrics.jsonl").read_text()
     assert "NaN" not in text and len(text.splitlines()) == len(result.metrics["loss"])
     _, _, _, state = library.load(out)
@@ -224,8 +224,8 @@ def test_a_callback_sees_each_chunk_and_may_end_the_run():
         seen.append((row["env_steps"], int(state.updates)))
         return True
 
-    result = library.train("dqn", "CartPole-v1", callback=callback, **NET)
-    assert len(seen) == 1 and result.summary["env_steps"] == seen[0][0] < 512
+    result = library.train("dqn", "CartPole-v1", callback=callback, **NET | {"steps": 2_048})
+    assert len(seen) == 1 and result.summary["env_steps"] == seen[0][0] < 2_048
     assert seen[0][1] == result.metrics["updates"][0] == int(result.state.updates)
     assert result.summary["eval"]["episodes"] and "interrupted" not in result.summary
 

@@ -79,7 +79,7 @@ def _build(
         )
     checks.at_least("num_envs of an epsilon ladder", loop.num_envs, 2)
     checks.at_least("agent.target_period", agent.target_period, 0)
-    deep._check_replay(config, loop)
+    deep.check_replay(config, loop)
     actions = env.action_space(params).n
     network = network or nets.QNetwork(actions, torso(agent, env, params), dueling=agent.dueling)
     check_output(network, (actions,), env, params)
@@ -92,7 +92,7 @@ def _build(
         refresh=agent.refresh,
         target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
     )
-    return finished(agent, learner, network), deep._buffer(config, loop)
+    return finished(agent, learner, network), deep.replay_buffer(config, loop)
 
 
 RECIPES = {
@@ -100,8 +100,8 @@ RECIPES = {
         "Ape-X DQN: an epsilon for each environment, priorities by what the actors hold.",
         PAPER,
         _build,
-        deep._rows,
-        deep._wrap,
+        deep.min_rows,
+        deep.wrapped,
         environments={"CartPole-v1": _CARTPOLE},
     ),
 }

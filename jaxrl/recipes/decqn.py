@@ -28,7 +28,7 @@ def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
     """The environment with Box actions in bins."""
     agent: Any = config.agent
     checks.at_least("agent.bins", agent.bins, 2)
-    env = deep._wrap(config, env, params)
+    env = deep.wrapped(config, env, params)
     return wrappers.decouple_action(env, agent.bins) if isinstance(env.action_space(params), spaces.Box) else env
 
 
@@ -38,7 +38,7 @@ def _build(
     agent: Any = config.agent
     check_network(agent)
     checks.at_least("agent.target_period", agent.target_period, 0)
-    deep._check_replay(config, loop)
+    deep.check_replay(config, loop)
     nvec = env.action_space(params).nvec
     shape = len(nvec), max(nvec)
     body = torso(agent, env, params)
@@ -54,7 +54,7 @@ def _build(
         target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
         epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
     )
-    return finished(agent, learner, network), deep._buffer(config, loop)
+    return finished(agent, learner, network), deep.replay_buffer(config, loop)
 
 
 RECIPES = {
@@ -68,7 +68,7 @@ RECIPES = {
             replay=Replay(200_000),
         ),
         _build,
-        deep._rows,
+        deep.min_rows,
         _wrap,
         environments={
             "MountainCarContinuous-v0": {"rescale": True, "agent.reward_scale": 0.01},

@@ -267,7 +267,7 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
         found = learner if isinstance(learner, Learner) else learner(agent)
         check_network(agent)
         checks.at_least("agent.target_period", agent.target_period, 0)
-        _check_replay(config, loop)
+        check_replay(config, loop)
         actions = env.action_space(params).n
         network = network or found.network(agent, actions, torso(agent, env, params))
         if found.shape is not None:
@@ -280,12 +280,12 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
             epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
             **{name: getattr(agent, name) for name in found.options},
         )
-        return finished(agent, built, network), _buffer(config, loop)
+        return finished(agent, built, network), replay_buffer(config, loop)
 
     return build
 
 
-def _buffer(config: Deep, loop: LoopConfig) -> Buffer:
+def replay_buffer(config: Deep, loop: LoopConfig) -> Buffer:
     replay = config.replay
     sizes = replay.capacity, replay.batch_size, loop.num_envs, config.agent.n_step
     if not replay.prioritized:
@@ -293,7 +293,7 @@ def _buffer(config: Deep, loop: LoopConfig) -> Buffer:
     return prioritized(*sizes, alpha=replay.alpha, beta=replay.beta, ends=replay.ends)
 
 
-def _check_replay(config: Deep, loop: LoopConfig) -> None:
+def check_replay(config: Deep, loop: LoopConfig) -> None:
     """Raises ValueError for a memory that the first update cannot draw its batch from."""
     replay, n_step = config.replay, config.agent.n_step
     checks.at_least("replay.capacity", replay.capacity, 1)
@@ -308,21 +308,21 @@ def _check_replay(config: Deep, loop: LoopConfig) -> None:
         )
 
 
-def _rows(config: Deep, env: Any, params: PyTree) -> int:
+def min_rows(config: Deep, env: Any, params: PyTree) -> int:
     del env, params
     checks.at_least("agent.n_step", config.agent.n_step, 1)
     checks.at_least("replay.batch_size", config.replay.batch_size, 1)
     return config.agent.n_step
 
 
-def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
+def wrapped(config: Deep, env: Any, params: PyTree) -> Any:
     del params
     return wrappers.rescale_observation(env) if config.rescale else env
 
 
-def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = _wrap, **more: Any) -> Recipe:
+def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = wrapped, **more: Any) -> Recipe:
     """A recipe of one of the learners here, with settings of its own."""
-    return Recipe(about, config, _build(_LEARNERS[learner][1]), _rows, wrap, **more)
+    return Recipe(about, config, _build(_LEARNERS[learner][1]), min_rows, wrap, **more)
 
 
 # an update in four steps learns as much, in a third of the time

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxrl.envs import wrappers
+from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Home, Recipe
 from jaxrl.recipes.deep import (
     C51Agent,
@@ -30,9 +31,8 @@ _CONSTANT = Exploration(0.01, 0.01)
 
 def _rescaled(config: Any, env: Any, params: PyTree) -> Any:
     """The environment with observations in [-1, 1] where Dopamine has them so."""
-    del config, params
     limits = _LIMITS.get(env.name.rpartition("-")[0])
-    return env if limits is None else wrappers.rescale_observation(env, bounds=limits)
+    return deep.wrapped(config, env, params) if limits is None else wrappers.rescale_observation(env, bounds=limits)
 
 
 def _dopamine(agent: Any, prioritized: bool = False, **loop: Any) -> Deep:

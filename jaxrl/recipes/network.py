@@ -80,7 +80,8 @@ def optimizer(agent: NetworkAgent, steps: int) -> optax.GradientTransformation:
     found = optax.chain(
         optax.clip_by_global_norm(agent.clip_norm), _OPTIMIZERS[agent.optimizer](rate, eps=agent.optimizer_eps)
     )
-    return diagnostics.measured(found) if agent.diagnostics else found
+    # one array for all: where each of the network's has kernels of its own, XLA on CPU compiles for longer
+    return diagnostics.measured(found) if agent.diagnostics else optax.flatten(found)
 
 
 def finished(settings: NetworkAgent, agent: Agent, network: Any) -> Agent:
