@@ -28,8 +28,10 @@ from scores import interval, iqm
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 FIGURE = Path(__file__).parent / "figures" / "learning.png"
+CHAIN = "MemoryChain-bsuite"
 POINTS = 20  # evaluations on the way
-CARTPOLE = ["dqn", "c51", "rainbow", "hl_gauss", "qr_dqn", "iqn", "fqf", "munchausen_dqn", "munchausen_iqn", "pqn"]
+CARTPOLE = ["dqn", "c51", "rainbow", "hl_gauss", "qr_dqn", "iqn", "fqf", "munchausen_dqn", "munchausen_iqn"]
+CARTPOLE += ["pqn", "apex", "r2d2", "pqn_rnn"]
 MINATAR = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
 CAPPED = {"max_steps_in_episode": 1_000}  # as gymnax has it
 
@@ -52,19 +54,19 @@ class Task(NamedTuple):
 
 
 TASKS = [
-    *[Task(recipe, "CartPole-v1", 475.0, changes={"steps": 500_000}) for recipe in CARTPOLE],
-    *[Task(recipe, "CartPole-v1", 475.0, changes={"steps": 1_000_000}) for recipe in ("apex", "r2d2", "pqn_rnn")],
-    Task("pqn", "Acrobot-v1", -100.0, changes={"steps": 300_000}),
-    Task("pqn", "MountainCar-v0", -110.0, changes={"steps": 1_000_000}),
-    Task("decqn", "MountainCarContinuous-v0", 92.0, changes={"steps": 500_000}),
-    Task("decqn", "Pendulum-v1", -165.0, changes={"steps": 300_000}),
+    *[Task(recipe, "CartPole-v1", 475.0) for recipe in CARTPOLE],
+    Task("pqn", "Acrobot-v1", -100.0),
+    Task("pqn", "MountainCar-v0", -110.0),
+    Task("decqn", "MountainCarContinuous-v0", 92.0),
+    Task("decqn", "Pendulum-v1", -165.0),
     Task("pqn", "Catch-bsuite", 1.0),
-    Task("dqn", "FrozenLake-v1", 0.7202, episodes=1_000),
+    *[Task(recipe, "FrozenLake-v1", 0.7202, episodes=1_000) for recipe in ("dqn", "pqn")],
+    Task("pqn_rnn", CHAIN, 0.95, {"memory_length": 100}),
     *[
         Task(recipe, "MemoryChain-bsuite", 0.95, {"memory_length": 100}, {"steps": 500_000})
-        for recipe in ("r2d2", "pqn_rnn", "dqn", "pqn")
+        for recipe in ("dqn", "pqn")
     ],
-    *[Task(recipe, "PositionOnlyCartPole-v1", 450.0, changes={"steps": 1_000_000}) for recipe in ("r2d2", "pqn_rnn")],
+    Task("pqn_rnn", "PositionOnlyCartPole-v1", 450.0),
     Task("q_learning", "FrozenLake-v1", 0.7202, episodes=10_000),
     *[Task(recipe, "FrozenLake-v1", 1.0, {"is_slippery": False}) for recipe in ("sarsa", "expected_sarsa")],
     Task("gyx_sarsa_frozenlake", None, 1.0),
