@@ -75,19 +75,19 @@ def _minatar(**more: Any) -> dict[str, dict[str, Any]]:
 
 
 _LONGER = {name: {"steps": 500_000} for name in ("Acrobot-v1", "MountainCar-v0")}
-_CONTROL = "constants of Dopamine's classic control and MinAtar."
+_CONTROL = "with Dopamine's constants for classic control and MinAtar."
 
 RECIPES: dict[str, Recipe] = {
     "dopamine_dqn": recipe(
         "dqn",
-        f"DQN, {_CONTROL}",
+        f"DQN {_CONTROL}",
         _dopamine(DQNAgent(**_classic(1e-3, 3.125e-4), double=False)),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
     ),
     "dopamine_c51": recipe(
         "c51",
-        f"C51, {_CONTROL}",
+        f"C51 {_CONTROL}",
         _dopamine(
             C51Agent(**_classic(1e-5, 3.90625e-6, target_period=1), double=False, atoms=201, v_min=-100.0),
             steps=400_000,
@@ -112,7 +112,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_rainbow": recipe(
         "rainbow",
-        f"Rainbow as Dopamine has it (C51, three steps, prioritized replay), {_CONTROL}",
+        "Rainbow with Dopamine's constants: C51, three steps, prioritized replay.",
         _dopamine(
             RainbowAgent(**_classic(0.09, 3.125e-4, n_step=3), double=False, atoms=201, v_min=-10.0, v_max=10.0),
             prioritized=True,
@@ -123,14 +123,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_qr": recipe(
         "qr_dqn",
-        f"QR-DQN, {_CONTROL}",
+        f"QR-DQN {_CONTROL}",
         _dopamine(QRAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, quantiles=200), prioritized=True),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
     ),
     "dopamine_iqn": recipe(
         "iqn",
-        f"IQN, {_CONTROL}",
+        f"IQN {_CONTROL}",
         _dopamine(IQNAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, fractions=64, target_fractions=64)),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
@@ -157,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "talk_dqn": recipe(
         "dqn",
-        "The talk's DQN: Huber loss, centred RMSProp, a target network copied now and then.",
+        "The talk's DQN: Huber loss, centred RMSProp, a copied target.",
         Deep(
             steps=500_000,
             num_envs=8,
