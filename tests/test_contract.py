@@ -80,6 +80,11 @@ ROWS = {
     ),
     "fqf": deep(jaxrl.uniform(64, 8, 4), jaxrl.fqf, partial(nets.ImplicitQuantiles, proposals=3)),
     "munchausen_dqn": deep(jaxrl.uniform(64, 8, 4, window=2), jaxrl.munchausen_dqn),
+    "munchausen_iqn": deep(
+        jaxrl.uniform(64, 8, 4),
+        partial(jaxrl.munchausen_iqn, fractions=3, target_fractions=4, acting_fractions=5),
+        nets.ImplicitQuantiles,
+    ),
     "hl_gauss": deep(
         jaxrl.uniform(64, 8, 4), partial(jaxrl.hl_gauss, bins=5, v_max=100.0), partial(nets.QNetwork, atoms=5)
     ),
@@ -109,7 +114,8 @@ ROWS = {
 }
 each_row = pytest.mark.parametrize("name", ROWS)
 # programs of another row's kind, but for the target: what takes a compilation more is asked of that row alone
-KIN = {"expected_sarsa", "double_q_learning", "tree_backup", "qr_dqn", "hl_gauss", "munchausen_dqn", "fqf", "decqn"}
+KIN = {"expected_sarsa", "double_q_learning", "tree_backup", "qr_dqn", "hl_gauss", "munchausen_dqn", "munchausen_iqn"}
+KIN |= {"fqf", "decqn", "recurrent_pqn"}
 
 
 class Case(NamedTuple):
