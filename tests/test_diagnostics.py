@@ -42,7 +42,7 @@ def test_what_it_learns_is_the_same():
 
 
 def test_dormant_units_by_hand():
-    """Three of four units of the first layer and none of two of the second give something."""
+    """Two of four units of the first layer do next to nothing, none of the two of the second."""
     network = nets.QNetwork(2, nets.MLP((4, 2)))
     obs = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     params = jax.tree.map(jnp.zeros_like, network.init(jaxrl.key(0), obs[0]))

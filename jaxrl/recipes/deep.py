@@ -286,6 +286,7 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
 
 
 def replay_buffer(config: Deep, loop: LoopConfig) -> Buffer:
+    """The replay memory that the settings ask for."""
     replay = config.replay
     sizes = replay.capacity, replay.batch_size, loop.num_envs, config.agent.n_step
     if not replay.prioritized:
@@ -309,6 +310,7 @@ def check_replay(config: Deep, loop: LoopConfig) -> None:
 
 
 def min_rows(config: Deep, env: Any, params: PyTree) -> int:
+    """Steps of each environment that a window takes. Raises ValueError for what no memory can draw."""
     del env, params
     checks.at_least("agent.n_step", config.agent.n_step, 1)
     checks.at_least("replay.batch_size", config.replay.batch_size, 1)
@@ -316,6 +318,7 @@ def min_rows(config: Deep, env: Any, params: PyTree) -> int:
 
 
 def wrapped(config: Deep, env: Any, params: PyTree) -> Any:
+    """The environment with its observations rescaled, where the settings ask for it."""
     del params
     return wrappers.rescale_observation(env) if config.rescale else env
 
