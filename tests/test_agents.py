@@ -73,6 +73,26 @@ def test_dqn_targets(double, batch, target):
     np.testing.assert_allclose(state.params, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("double", "allowed", "expected"),
+    [
+        (True, [True, True], 1.0),
+        (True, [True, False], 2.0),
+        (False, [True, True], 2.0),
+        (False, [False, True], 1.0),
+    ],
+)
+def test_masks_give_reagents_published_targets(double, allowed, expected):
+    """ReAgent's test_dqn_base.py: q [3, 4] of the network, [2, 1] of its target, with and without possible actions."""
+    agent = jaxrl.dqn(TableNetwork([[0.0, 0.0], [3.0, 4.0]]), optax.sgd(1.0), gamma=1.0, double=double)
+    step = window([0], [0], [0.0], [1])
+    masked = step._replace(next_obs=Masked(step.next_obs, jnp.array([[allowed]])))
+    state = agent.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    state = state._replace(target=jnp.array([[0.0, 0.0], [2.0, 1.0]]))
+    _, priority, _ = agent.update(state, sample(masked), jax.random.key(1), jnp.float32(0))
+    assert float(priority[0]) == expected
+
+
 def test_huber_loss_is_linear_beyond_one():
     state, _, metrics = dqn_update(sample(STEP), loss="huber")
     error = 0.5 + 0.9 * 4.0 - 2.0
