@@ -58,8 +58,9 @@ phase = loop.num_envs * loop.unroll
 iterations = round(EVERY / phase)  # in a chunk
 
 compile_s: list[float] = []
+brief = {"compiler_options": {"xla_cpu_use_fusion_emitters": False}}  # for all but training, as `jaxrl train` has it
 key = jaxrl.key(0)
-begin = compiled(compile_s, lambda key: program.warmup(program.init(key)), key)
+begin = compiled(compile_s, lambda key: program.warmup(program.init(key)), key, **brief)
 state = begin(key)
 train = compiled(
     compile_s,
@@ -72,6 +73,7 @@ evaluate = compiled(
     lambda agent, key: jaxrl.evaluate(env, params, setup.agent, agent, key, EPISODES).returns.mean(),
     state.agent,
     key,
+    **brief,
 )
 
 

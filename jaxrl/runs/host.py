@@ -179,7 +179,7 @@ def _compile(plan: Plan, unit: int, key: jax.Array):
     kept = jax.jit(lambda agent: (jax.tree.map(jnp.copy, agent), _finite(learned(agent), plan.seeds)))
     kept = kept.lower(plan.shapes.agent)
     with ThreadPoolExecutor() as pool:  # XLA lets the interpreter go on: as fast as the slowest of them
-        programs = pool.submit(_brief, start), pool.submit(chunk.compile), pool.submit(play.compile)
+        programs = pool.submit(_brief, start), pool.submit(chunk.compile), pool.submit(_brief, play)
         programs = *programs, pool.submit(_brief, kept)
         return tuple(program.result() for program in programs)
 
