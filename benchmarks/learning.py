@@ -67,6 +67,7 @@ TASKS = [
         for recipe in ("dqn", "pqn")
     ],
     Task("pqn_rnn", "PositionOnlyCartPole-v1", 450.0),
+    *[Task(recipe, "MaskedCartPole-v1", 475.0) for recipe in ("dqn", "pqn")],
     Task("q_learning", "FrozenLake-v1", 0.7202, episodes=10_000),
     *[Task(recipe, "FrozenLake-v1", 1.0, {"is_slippery": False}) for recipe in ("sarsa", "expected_sarsa")],
     Task("gyx_sarsa_frozenlake", None, 1.0),

@@ -181,6 +181,54 @@ def test_the_old_id_is_cut_at_200_and_hidden_velocities_are_hidden():
         np.testing.assert_allclose(tuple(state), tuple(their_state), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("overrides", "half"), [({}, 1.2), ({"x_threshold": 1.5}, 0.75)])
+def test_beyond_half_the_track_only_a_push_back_is_allowed(overrides, half):
+    env, params = jaxrl.make("MaskedCartPole-v1", **overrides)
+    half = np.float32(half)
+    inside, outside = np.nextafter(half, np.float32(0)), np.nextafter(half, np.float32(9))
+    left, right, both = [True, False], [False, True], [True, True]
+    for x, allowed in [
+        (2 * half + 0.1, left),  # where the episode has ended
+        (outside, left),
+        (half, both),
+        (inside, both),
+        (0, both),
+        (-inside, both),
+        (-half, both),
+        (-outside, right),
+        (-2 * half - 0.1, right),
+    ]:
+        state = cartpole.State(*jnp.array([x, -3.0, 0.1, 3.0], jnp.float32), time=jnp.zeros((), jnp.int32))
+        for get_obs in (env.get_obs, jax.jit(env.get_obs)):
+            obs = get_obs(state, params)
+            np.testing.assert_array_equal(obs.observation, np.array([x, -3.0, 0.1, 3.0], np.float32))
+            assert (obs.action_mask.dtype, obs.action_mask.tolist()) == (bool, allowed), x
+
+
+def test_a_mask_leaves_the_physics_alone():
+    """A push is done even where the mask forbids it: every step is CartPole's, resets too."""
+    env, params = jaxrl.make("MaskedCartPole-v1")
+    full, full_params = jaxrl.make("CartPole-v1")
+    assert (env.name, params) == ("MaskedCartPole-v1", full_params)
+    assert str(env.observation_space(params)) == str(full.observation_space(params))
+    states = states_within(params.x_threshold, params.theta_threshold_radians, 2_000).astype(np.float32)
+    batch = cartpole.State(*jnp.asarray(states).T, time=jnp.zeros(len(states), jnp.int32))
+    actions = np.random.default_rng(7).integers(0, 2, len(states))
+    keys = jax.random.split(jaxrl.key(0), len(states))
+    results = [jax.jit(jax.vmap(each.step, (0, 0, 0, None)))(keys, batch, actions, params) for each in (env, full)]
+    (obs, *ours, info), (their_obs, *theirs, their_info) = results
+    jax.tree.map(lambda got, expected: np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6), ours, theirs)
+    terminated = np.asarray(theirs[2])
+    assert 0.01 < terminated.mean() < 0.99
+    for shown, expected in ((obs, their_obs), (info["final_observation"], their_info["final_observation"])):
+        np.testing.assert_allclose(shown.observation, expected, rtol=1e-5, atol=1e-6)
+        for x, allowed in zip(np.asarray(shown.observation[:, 0], np.float64), np.asarray(shown.action_mask)):
+            assert allowed.tolist() == ([True, False] if x > 1.2 else [False, True] if x < -1.2 else [True, True])
+    outwards = (np.abs(states[:, 0]) > 1.2) & ((states[:, 0] > 0) == actions)
+    assert (outwards & ~terminated).sum() > 100
+    assert np.asarray(obs.action_mask)[terminated].all()  # they begin anew in the middle
+
+
 def test_observation_space_holds_what_failed():
     env, params = jaxrl.make("CartPole-v1", theta_threshold_radians=0.3)
     space = env.observation_space(params)

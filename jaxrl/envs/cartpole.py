@@ -18,6 +18,7 @@ from jaxrl import checks, spaces
 from jaxrl.envs import raster
 from jaxrl.envs.api import PureEnvironment, never
 from jaxrl.envs.trig import sincos
+from jaxrl.types import Masked
 
 
 @jax.tree_util.register_dataclass
@@ -93,6 +94,12 @@ def observe_positions(state: State, params: Params) -> Array:
     """float [2]: x, theta."""
     del params
     return jnp.stack([state.x, state.theta])
+
+
+def observe_masked(state: State, params: Params) -> Masked:
+    """`observe`, and bool [2]: beyond half the track, left or right, a push to the nearer end is not allowed."""
+    half = params.x_threshold / 2
+    return Masked(observe(state, params), jnp.stack([state.x >= -half, state.x <= half]))
 
 
 def observation_space(params: Params) -> spaces.Box:
@@ -176,3 +183,8 @@ def position_only_cartpole() -> PureEnvironment:
     return dataclasses.replace(
         cartpole(), name="PositionOnlyCartPole-v1", observe_fn=observe_positions, observation_space_fn=positions_space
     )
+
+
+def masked_cartpole() -> PureEnvironment:
+    """MaskedCartPole-v1: beyond half the track a mask allows only pushes back; the other still works."""
+    return dataclasses.replace(cartpole(), name="MaskedCartPole-v1", observe_fn=observe_masked)

@@ -35,6 +35,7 @@ _factories: dict[str, Callable[..., Any] | str] = {
     "FrozenLake-v1": "frozen_lake:frozen_lake",
     "FrozenLake8x8-v1": "frozen_lake:frozen_lake_8x8",
     "GridWorld-v0": "grid_world:grid_world",
+    "MaskedCartPole-v1": "cartpole:masked_cartpole",
     "MaximizationBias-v0": "maximization_bias:maximization_bias",
     "MemoryChain-bsuite": "memory_chain:memory_chain",
     "MountainCar-v0": "mountain_car:mountain_car",

@@ -333,7 +333,7 @@ _CARTPOLE = {"steps": 500_000, "unroll": 4, "agent.polyak": 0.02}
 _SMALL = {"replay.batch_size": 64, "agent.cosines": 32}
 _IMPLICIT = _CARTPOLE | _SMALL | {"agent.acting_fractions": 8}
 _ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
-    "dqn": {"FrozenLake-v1": {"agent.n_step": 5}},
+    "dqn": {"FrozenLake-v1": {"agent.n_step": 5}, "MaskedCartPole-v1": _CARTPOLE},
     "iqn": {"CartPole-v1": _IMPLICIT},
     "munchausen_iqn": {"CartPole-v1": _IMPLICIT | {"agent.n_step": 3}},
     # what was measured: with fewer updates one seed of Rainbow in four ended at 255
