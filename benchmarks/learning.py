@@ -75,12 +75,9 @@ TASKS = [
     Task("q_learning_taxi", None, 7.85, episodes=10_000),
     *[Task(f"q_learning_{kind}_cartpole", None, 475.0) for kind in ("tiles", "bins")],
     *[Task(f"q_learning_{kind}_mountaincar", None, -118.0) for kind in ("tiles", "bins")],
-    *[
-        Task(recipe, f"{game}-MinAtar", None, settings, {"steps": 1_998_848 if "pqn" in recipe else 2_000_000}, seeds=3)
-        for settings in (CAPPED, {})
-        for game in MINATAR
-        for recipe in ("pqn", "purejaxql_pqn", "purejaxrl_dqn")
-    ],
+    # pqn has purejaxql's settings there
+    *[Task("pqn", f"{game}-MinAtar", None, settings, seeds=3) for settings in (CAPPED, {}) for game in MINATAR],
+    *[Task("purejaxrl_dqn", f"{game}-MinAtar", None, CAPPED, {"steps": 2_000_000}, seeds=3) for game in MINATAR],
 ]
 
 

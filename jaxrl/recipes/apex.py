@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxrl import checks, nets
-from jaxrl.agents import value
 from jaxrl.agents.apex import apex
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe
-from jaxrl.recipes.deep import Deep, DeepAgent, Replay
+from jaxrl.recipes.deep import Deep, DeepAgent, Replay, following
 from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
@@ -78,7 +77,6 @@ def _build(
             "as they are, and set agent.ladder_base and agent.ladder_alpha"
         )
     checks.at_least("num_envs of an epsilon ladder", loop.num_envs, 2)
-    checks.at_least("agent.target_period", agent.target_period, 0)
     deep.check_replay(config, loop)
     actions = env.action_space(params).n
     network = network or nets.QNetwork(actions, torso(agent, env, params), dueling=agent.dueling)
@@ -90,7 +88,7 @@ def _build(
         epsilon=agent.ladder_base,
         alpha=agent.ladder_alpha,
         refresh=agent.refresh,
-        target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+        target_update=following(agent),
     )
     return finished(agent, learner, network), deep.replay_buffer(config, loop)
 

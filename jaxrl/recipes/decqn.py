@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxrl import checks, nets, spaces
-from jaxrl.agents import value
 from jaxrl.agents.decqn import decqn
 from jaxrl.envs import wrappers
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe, epsilon
-from jaxrl.recipes.deep import Deep, DoubleAgent, Replay
+from jaxrl.recipes.deep import Deep, DoubleAgent, Replay, following
 from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
@@ -37,7 +36,6 @@ def _build(
 ) -> tuple[Agent, Buffer]:
     agent: Any = config.agent
     check_network(agent)
-    checks.at_least("agent.target_period", agent.target_period, 0)
     deep.check_replay(config, loop)
     nvec = env.action_space(params).nvec
     shape = len(nvec), max(nvec)
@@ -51,7 +49,7 @@ def _build(
         gamma=agent.gamma,
         double=agent.double,
         loss=agent.loss,
-        target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+        target_update=following(agent),
         epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
     )
     return finished(agent, learner, network), deep.replay_buffer(config, loop)

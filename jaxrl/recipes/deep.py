@@ -41,15 +41,27 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class DeepAgent(NetworkAgent):
-    """What every learner with a replay memory sets."""
+class Target:
+    """How a target network follows."""
 
-    n_step: int = 10
-    """length of the returns"""
     polyak: float = 0.005
     """share of the way that the target network moves at each update"""
     target_period: int = 0
     """if not 0: copy the target network every so many updates instead"""
+
+
+def following(target: Target) -> value.TargetUpdate:
+    """How a target network follows by these settings. Raises ValueError for a period below 0."""
+    checks.at_least("agent.target_period", target.target_period, 0)
+    return value.hard(target.target_period) if target.target_period else value.polyak(target.polyak)
+
+
+@dataclass(frozen=True)
+class DeepAgent(Target, NetworkAgent):
+    """What every learner with a replay memory sets."""
+
+    n_step: int = 10
+    """length of the returns"""
 
 
 @dataclass(frozen=True)
@@ -107,8 +119,8 @@ class QRAgent(DoubleAgent):
 
 
 @dataclass(frozen=True)
-class IQNAgent(DoubleAgent):
-    """Deep Q-learning of the return's quantile at any fraction."""
+class Fractions:
+    """Where quantiles are learned."""
 
     fractions: int = 8
     """drawn for each item"""
@@ -120,6 +132,11 @@ class IQNAgent(DoubleAgent):
     """that embed a fraction"""
     kappa: float = 1.0
     """errors up to this size are squared; 0: none"""
+
+
+@dataclass(frozen=True)
+class IQNAgent(Fractions, DoubleAgent):
+    """Deep Q-learning of the return's quantile at any fraction."""
 
 
 @dataclass(frozen=True)
@@ -156,19 +173,8 @@ class MunchausenDQNAgent(MunchausenAgent):
 
 
 @dataclass(frozen=True)
-class MunchausenIQNAgent(MunchausenAgent):
+class MunchausenIQNAgent(Fractions, MunchausenAgent):
     """Munchausen IQN."""
-
-    fractions: int = 8
-    """drawn for each item"""
-    target_fractions: int = 8
-    """drawn for its target"""
-    acting_fractions: int = 32
-    """a value is the mean over so many"""
-    cosines: int = 64
-    """that embed a fraction"""
-    kappa: float = 1.0
-    """errors up to this size are squared; 0: none"""
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,6 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
         agent = config.agent
         found = learner if isinstance(learner, Learner) else learner(agent)
         check_network(agent)
-        checks.at_least("agent.target_period", agent.target_period, 0)
         check_replay(config, loop)
         actions = env.action_space(params).n
         network = network or found.network(agent, actions, torso(agent, env, params))
@@ -276,7 +281,7 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
             network,
             optimizer(agent, iterations * loop.updates),
             gamma=agent.gamma,
-            target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+            target_update=following(agent),
             epsilon=0.0 if agent.noisy else epsilon(agent.epsilon, config.steps),
             **{name: getattr(agent, name) for name in found.options},
         )
@@ -335,7 +340,7 @@ _IMPLICIT = _CARTPOLE | _SMALL | {"agent.acting_fractions": 8}
 _ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "dqn": {"FrozenLake-v1": {"agent.n_step": 5}, "MaskedCartPole-v1": _CARTPOLE},
     "iqn": {"CartPole-v1": _IMPLICIT},
-    "munchausen_iqn": {"CartPole-v1": _IMPLICIT | {"agent.n_step": 3}},
+    "munchausen_iqn": {"CartPole-v1": _IMPLICIT | {"agent.layer_norm": True}},
     # what was measured: with fewer updates one seed of Rainbow in four ended at 255
     **{name: {"CartPole-v1": {"steps": 500_000}} for name in ("c51", "hl_gauss", "rainbow")},
     "fqf": {"CartPole-v1": _CARTPOLE | _SMALL | {"agent.fractions": 8, "unroll": 2, "agent.polyak": 0.01}},

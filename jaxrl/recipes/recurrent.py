@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import checks, explore, nets
-from jaxrl.agents import value
 from jaxrl.agents.r2d2 import r2d2
 from jaxrl.agents.recurrent_pqn import recurrent_pqn
 from jaxrl.buffers import prioritized, recent, uniform
 from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
-from jaxrl.recipes.deep import Replay
+from jaxrl.recipes.deep import Replay, Target, following
 from jaxrl.recipes.network import NetworkAgent, check_network, finished, optimizer, torso
+from jaxrl.recipes.pqn import Phases
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -36,7 +36,7 @@ class RecurrentAgent(NetworkAgent):
 
 
 @dataclass(frozen=True)
-class R2D2Agent(RecurrentAgent):
+class R2D2Agent(Target, RecurrentAgent):
     """Recurrent Q-learning from replayed sequences."""
 
     n_step: int = 5
@@ -51,8 +51,6 @@ class R2D2Agent(RecurrentAgent):
     """let the learning network choose the action that the target network values"""
     polyak: float = 0.01
     """share of the way that the target network moves at each update"""
-    target_period: int = 0
-    """if not 0: copy the target network every so many updates instead"""
 
 
 @dataclass(frozen=True)
@@ -87,21 +85,13 @@ class R2D2(Config):
 
 
 @dataclass(frozen=True)
-class RecurrentPQNAgent(RecurrentAgent):
+class RecurrentPQNAgent(Phases, RecurrentAgent):
     """Recurrent Q-learning without replay."""
 
-    learning_rate_end: float = 0.0
-    """reached linearly at the run's end"""
-    optimizer: Literal["adam", "radam", "rmsprop"] = "radam"
-    """rmsprop is centred, of decay 0.95"""
-    trace_lambda: float = 0.95
-    """how much of a return is what followed, and not a value on the way"""
     epochs: int = 4
     """passes over what was collected, in a learning phase"""
     minibatches: int = 16
     """gradient steps in a pass; it divides num_envs"""
-    reward_scale: float = 0.1
-    """what it learns from, of a reward"""
     epsilon: Exploration = field(default_factory=lambda: Exploration(end=0.02, fraction=0.1))
 
 
@@ -109,7 +99,7 @@ class RecurrentPQNAgent(RecurrentAgent):
 class RecurrentPQN(Config):
     """Recurrent Q-learning without replay and target network."""
 
-    steps: int = 1_000_000
+    steps: int = 999_424
     num_envs: int = 32
     unroll: int = 32
     rescale: bool = False
@@ -164,7 +154,6 @@ def _r2d2(
 ) -> tuple[Agent, Buffer]:
     agent, replay = config.agent, config.replay
     checks.at_least("agent.burn_in", agent.burn_in, 0)
-    checks.at_least("agent.target_period", agent.target_period, 0)
     checks.in_range("replay.ends", replay.ends, 0, 1)
     if agent.burn_in >= replay.window:
         raise ValueError(
@@ -181,7 +170,7 @@ def _r2d2(
         eta=agent.eta,
         rescale=1e-3 if agent.rescaling else None,
         double=agent.double,
-        target_update=value.hard(agent.target_period) if agent.target_period else value.polyak(agent.polyak),
+        target_update=following(agent),
         epsilon=epsilon(agent.epsilon, config.steps),
     )
     sizes = replay.capacity, replay.batch_size, loop.num_envs, replay.window, replay.stride
@@ -231,7 +220,7 @@ def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:
 
 _CELLS: dict[str, Any] = {"gru": nets.GRU, "lstm": nets.LSTM}
 _PQN_ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {"steps": 500_000},
+    "CartPole-v1": {"steps": 499_712},
     "MemoryChain-bsuite": {"steps": 500_000, "unroll": 125, "agent.span": 100.0, "agent.reward_scale": 1.0},
 }
 RECIPES = {
