@@ -3,9 +3,10 @@ import os
 import jaxlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if jaxlib.__version__.startswith("0.10."):  # an XLA that does not know a flag stops
-    # XLA's older code generator compiles in two thirds of the time; `XLA_FLAGS= pytest` takes the usual one everywhere
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# Most of the suite's time is compiling: without LLVM's optimisations, and by XLA's older code generator where an XLA
+# still knows of it (one that does not know a flag stops). `XLA_FLAGS= pytest` takes what users have everywhere.
+_older = " --xla_cpu_use_fusion_emitters=false" if jaxlib.__version__.startswith("0.10.") else ""
+os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{_older}")
 
 import jax
 import pytest
