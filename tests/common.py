@@ -47,10 +47,19 @@ def masked_env() -> PureEnvironment:
     )
 
 
-def as_usual() -> dict[str, bool]:
+# for a program that runs longer than it compiles
+OPTIMIZED = {"xla_backend_optimization_level": 3}
+
+
+def as_usual() -> dict[str, bool | int]:
     """Options that undo what `conftest.py` asks of the compiler, where a test is about the program that users get."""
-    shortened = "--xla_cpu_use_fusion_emitters=false" in os.environ.get("XLA_FLAGS", "")
-    return {"xla_cpu_use_fusion_emitters": True} if shortened else {}
+    flags = os.environ.get("XLA_FLAGS", "")
+    usual: dict[str, bool | int] = {}
+    if "--xla_cpu_use_fusion_emitters=false" in flags:
+        usual["xla_cpu_use_fusion_emitters"] = True
+    if "--xla_backend_optimization_level=0" in flags:
+        usual |= OPTIMIZED
+    return usual
 
 
 def compiled(function, *arguments) -> Any:

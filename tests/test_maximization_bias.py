@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import OPTIMIZED
 
 import jaxrl
 
@@ -14,7 +15,7 @@ SHOWN = np.array([1, 10, 20, 50, 100, 200, 300]) - 1
 LEARNERS = {"q_learning": jaxrl.q_learning, "double_q_learning": jaxrl.double_q_learning}
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=OPTIMIZED)
 def lengths(name):
     """[RUNS, 2 EPISODES]: how long the episode was that ended with a step, 0 where none did."""
     env, params = jaxrl.make("MaximizationBias-v0")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from common import OPTIMIZED
 from scipy import stats
 from test_replay import SETTINGS, Memory, Setting, built, example, head, random_ends, replay
 
@@ -326,7 +327,7 @@ def test_dqn_learns_bit_for_bit_as_from_both_observations(window, stack, seeds):
         run = jaxrl.vmap_run(run) if seeds else run
         key = jax.random.split(prng.key(1), seeds) if seeds else prng.key(1)
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=OPTIMIZED)
         def train(key, run=run):
             state, metrics = jaxrl.advance(run, run.warmup(run.init(key)), 300)
             return state, metrics

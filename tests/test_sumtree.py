@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import compiled, copies_of
+from common import OPTIMIZED, compiled, copies_of
 from scipy import stats
 
 from jaxrl import prng
@@ -165,7 +165,7 @@ def test_a_million_leaves_are_drawn_as_their_masses_ask():
         return counts.at[sumtree.draw(tree, unit, dither)[0]].add(1), None
 
     tree = tree_of(mass)
-    run = jax.jit(lambda keys: jax.lax.scan(tick, jnp.zeros(leaves, jnp.int32), keys)[0])
+    run = jax.jit(lambda keys: jax.lax.scan(tick, jnp.zeros(leaves, jnp.int32), keys)[0], compiler_options=OPTIMIZED)
     counts = np.asarray(run(jax.random.split(prng.key(0), rounds)))
     assert not counts[mass == 0].any()
     expected = mass.astype(np.float64) / mass.sum(dtype=np.float64) * strata * rounds

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import OPTIMIZED
 from test_tabular import random_mdp
 
 import jaxrl
@@ -59,7 +60,7 @@ LEARNERS = {
 }
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=OPTIMIZED)
 def learned(name, key):
     factory, window, options, _ = LEARNERS[name]
     unroll = UNROLL if "horizon" in options else 1

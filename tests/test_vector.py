@@ -61,9 +61,9 @@ def test_a_rollout_is_what_its_steps_are():
     done = np.asarray(flow.terminated | flow.truncated)
     assert flow.obs.shape == (60, 8, 4) and flow.reward.shape == (60, 8)
     np.testing.assert_array_equal(flow.action, flow.obs[..., 2] > 0)
-    np.testing.assert_array_equal(flow.obs[1:][~done[:-1]], flow.next_obs[:-1][~done[:-1]])
-    np.testing.assert_array_equal(out.obs[~done[-1]], flow.next_obs[-1][~done[-1]])
-    np.testing.assert_array_equal(out.state.x, out.obs[:, 0])
+    np.testing.assert_allclose(flow.obs[1:][~done[:-1]], flow.next_obs[:-1][~done[:-1]], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(out.obs[~done[-1]], flow.next_obs[-1][~done[-1]], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(out.state.x, out.obs[:, 0], rtol=1e-5, atol=1e-7)
     assert np.abs(flow.obs[1:][done[:-1]]).max() <= 0.05  # episodes begin near rest
     assert np.abs(flow.next_obs[done]).max() > 0.2  # and end far from it
     assert flow.truncated.any()

@@ -111,7 +111,9 @@ def log_policy(q: Array, temperature: ArrayLike, obs: PyTree) -> Array:
     _, mask = explore.split_mask(obs)
     if mask is not None:
         mask = mask | ~jnp.any(mask)  # a terminal state may allow none: whatever is said of it must not be NaN
-    return jax.nn.log_softmax(explore.masked(q, mask) / temperature)
+    q = explore.masked(q, mask)
+    # less the largest before it is divided: large values over a small temperature would lose their differences
+    return jax.nn.log_softmax((q - jnp.max(q, axis=-1, keepdims=True)) / temperature)
 
 
 def with_bonus(window: Transition, q: Array, alpha: ArrayLike, temperature: ArrayLike, floor: ArrayLike) -> Transition:
