@@ -268,7 +268,7 @@ def test_keys_are_used_once_and_may_be_threefry(case):
 @pytest.mark.parametrize("name", ["dqn", "q_learning", "sarsa_lambda", "dyna_q", "monte_carlo"])  # one of each kind
 def test_jit_is_no_jit(name):
     run, *_ = make(name, epsilon=1.0)
-    iterations = 4 // ROWS[name].loop.unroll
+    iterations = 8 // ROWS[name].loop.unroll
     start = jax.jit(lambda key: run.warmup(run.init(key)))(jaxrl.key(5))
     jitted, _ = jax.jit(lambda state: jaxrl.advance(run, state, iterations))(start)
     eager = start

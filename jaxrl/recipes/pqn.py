@@ -82,7 +82,7 @@ def _build(
 
 
 # Steps are whole phases everywhere: a rest would be a program more to compile.
-# Gallici et al. (2024), as their code has it; of fewer environments or updates none was better
+# Gallici et al. (2024), as their code has it; fewer environments or updates were the same on Breakout, worse on Asterix
 _MINATAR = {
     "steps": 1_998_848,
     "num_envs": 128,
