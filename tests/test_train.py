@@ -277,3 +277,29 @@ def test_once_changes_nothing():
     after = jax.jit(xla.once)(tree, jnp.int32(7))
     assert float(after["number"]) == 1.5 and after["flags"].tolist() == [True, False]
     np.testing.assert_array_equal(*(jax.random.key_data(keys["keys"]) for keys in (tree, after)))
+
+
+@pytest.mark.parametrize("flags, level", [("", "1"), ("--xla_backend_optimization_level=2", None)])
+def test_compiled_as_long_as_it_is_worth_and_as_the_user_says(flags, level, monkeypatch):
+    class Lowered:
+        asked: list[dict] = []
+
+        def compile(self, compiler_options):
+            self.asked.append(compiler_options)
+            if "xla_cpu_use_fusion_emitters" in compiler_options:
+                raise jax.errors.JaxRuntimeError("no such option")
+
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    xla.compiled(Lowered(), brief=True)  # type: ignore[arg-type] # it needs no more
+    usual = {} if level is None else {"xla_backend_optimization_level": level}
+    assert Lowered.asked[-2:] == [usual | {"xla_cpu_use_fusion_emitters": False}, usual]
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_compiled_computes_the_same(brief):
+    def sums(x):
+        return jax.lax.fori_loop(0, 10, lambda i, y: y * 0.5 + jnp.tanh(x + i), x)
+
+    x = jnp.linspace(-1, 1, 100)
+    np.testing.assert_allclose(xla.compiled(jax.jit(sums).lower(x), brief)(x), jax.jit(sums)(x), rtol=1e-6)

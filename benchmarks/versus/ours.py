@@ -1,6 +1,7 @@
 """jaxrl: `python ours.py NAME`, of pqn, dqn (the recipes), pqn_rejax and dqn_cleanrl (at the settings of those)."""
 
 import sys
+from functools import partial
 from importlib.metadata import version
 
 import jax
@@ -8,7 +9,7 @@ import optax
 from race import EPISODES, EVERY, Race, compiled, serve
 
 import jaxrl
-from jaxrl import explore, nets, recipes
+from jaxrl import explore, nets, recipes, xla
 from jaxrl.agents import value
 from jaxrl.recipes.base import Setup
 from jaxrl.train import make_run
@@ -58,14 +59,15 @@ phase = loop.num_envs * loop.unroll
 iterations = round(EVERY / phase)  # in a chunk
 
 compile_s: list[float] = []
-brief = {"compiler_options": {"xla_cpu_use_fusion_emitters": False}}  # for all but training, as `jaxrl train` has it
+brief = partial(xla.compiled, brief=True)  # for all but training, as `jaxrl train` has it
 key = jaxrl.key(0)
-begin = compiled(compile_s, lambda key: program.warmup(program.init(key)), key, **brief)
+begin = compiled(compile_s, lambda key: program.warmup(program.init(key)), key, finish=brief)
 state = begin(key)
 train = compiled(
     compile_s,
     program.step if iterations == 1 else lambda state: jaxrl.advance(program, state, iterations),
     state,
+    finish=xla.compiled,
     donate_argnums=0,
 )
 evaluate = compiled(
@@ -73,7 +75,7 @@ evaluate = compiled(
     lambda agent, key: jaxrl.evaluate(env, params, setup.agent, agent, key, EPISODES).returns.mean(),
     state.agent,
     key,
-    **brief,
+    finish=brief,
 )
 
 

@@ -79,8 +79,10 @@ def _build(
     checks.at_least("num_envs of an epsilon ladder", loop.num_envs, 2)
     deep.check_replay(config, loop)
     actions = env.action_space(params).n
-    network = network or nets.QNetwork(actions, torso(agent, env, params), dueling=agent.dueling)
-    check_output(network, (actions,), env, params)
+    if network is None:
+        network = nets.QNetwork(actions, torso(agent, env, params), dueling=agent.dueling)
+    else:
+        check_output(network, (actions,), env, params)
     learner = apex(
         network,
         optimizer(agent, iterations * loop.updates),

@@ -39,9 +39,11 @@ def _build(
     deep.check_replay(config, loop)
     nvec = env.action_space(params).nvec
     shape = len(nvec), max(nvec)
-    body = torso(agent, env, params)
-    network = network or nets.QNetwork(shape[0], body, dueling=agent.dueling, atoms=shape[1], noisy=agent.noisy)
-    check_output(network, shape, env, params)
+    if network is None:
+        body = torso(agent, env, params)
+        network = nets.QNetwork(shape[0], body, dueling=agent.dueling, atoms=shape[1], noisy=agent.noisy)
+    else:
+        check_output(network, shape, env, params)
     learner = decqn(
         network,
         optimizer(agent, iterations * loop.updates),

@@ -274,8 +274,9 @@ def _build(learner: Learner | Callable[[Any], Learner]) -> Callable[..., tuple[A
         check_network(agent)
         check_replay(config, loop)
         actions = env.action_space(params).n
-        network = network or found.network(agent, actions, torso(agent, env, params))
-        if found.shape is not None:
+        if network is None:
+            network = found.network(agent, actions, torso(agent, env, params))
+        elif found.shape is not None:
             check_output(network, found.shape(agent, actions), env, params)
         built = found.factory(
             network,

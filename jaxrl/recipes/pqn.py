@@ -67,8 +67,10 @@ def _build(
             f"{loop.num_envs} x unroll {loop.unroll}"
         )
     actions = env.action_space(params).n
-    network = network or nets.QNetwork(actions, torso(agent, env, params), agent.dueling, noisy=agent.noisy)
-    check_output(network, (actions,), env, params)
+    if network is None:
+        network = nets.QNetwork(actions, torso(agent, env, params), agent.dueling, noisy=agent.noisy)
+    else:
+        check_output(network, (actions,), env, params)
     learner = pqn(
         network,
         optimizer(agent, iterations * agent.epochs * agent.minibatches),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import xla
 from jaxrl.evaluate import Evaluation
 from jaxrl.runs.log import Reporter
 from jaxrl.runs.plan import Plan, keys, learned
@@ -179,17 +180,14 @@ def _compile(plan: Plan, unit: int, key: jax.Array):
     kept = jax.jit(lambda agent: (jax.tree.map(jnp.copy, agent), _finite(learned(agent), plan.seeds)))
     kept = kept.lower(plan.shapes.agent)
     with ThreadPoolExecutor() as pool:  # XLA lets the interpreter go on: as fast as the slowest of them
-        programs = pool.submit(_brief, start), pool.submit(chunk.compile), pool.submit(_brief, play)
-        programs = *programs, pool.submit(_brief, kept)
+        brief = partial(xla.compiled, brief=True)
+        programs = (
+            pool.submit(brief, start),
+            pool.submit(xla.compiled, chunk),
+            pool.submit(brief, play),
+            pool.submit(brief, kept),
+        )
         return tuple(program.result() for program in programs)
-
-
-def _brief(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """For what runs a few times: XLA's older code generator for CPUs, which compiles in two thirds of the time."""
-    try:
-        return lowered.compile(compiler_options={"xla_cpu_use_fusion_emitters": False})
-    except jax.errors.JaxRuntimeError:  # an XLA without a choice
-        return lowered.compile()
 
 
 def _chunk(run: Run, unit: int, state: RunState, count: jax.Array) -> tuple[RunState, Metrics]:

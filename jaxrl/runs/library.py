@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,12 +98,10 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _evaluate(plan: Plan, state: PyTree) -> Callable[..., Evaluation]:
-    evaluation = cache(plan.evaluation)  # compiled once for a number of episodes
-
     def evaluate(episodes: int = 100, seed: int = 0) -> Evaluation:
         """Greedy whole episodes, [episodes] or [seeds, episodes]."""
         configs.check_seeds(seed, plan.seeds)
-        return evaluation(episodes)(state, plan.evaluation_keys(seed))
+        return plan.evaluation(episodes)(state, plan.evaluation_keys(seed))
 
     return evaluate
 

@@ -1,7 +1,8 @@
 """A run decided but not begun: everything checked and its shapes known, nothing compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -55,16 +56,23 @@ class Plan:
     def replay_bytes(self) -> int:
         return memory.bytes_of(self.shapes.buffer)
 
-    def evaluation(self, episodes: int) -> jax.stages.Wrapped:
-        """A jitted function (agent state, `evaluation_keys()`) -> greedy episodes [E], or [seeds, E]."""
+    @cached_property
+    def evaluation(self) -> Callable[[int], jax.stages.Wrapped]:
+        """(episodes) -> a jitted function (agent state, `evaluation_keys()`) -> greedy episodes [E], or [seeds, E].
+
+        It is the same function for the same number, traced and compiled once.
+        """
         chosen = self.chosen
         limit = getattr(chosen.params, "max_steps_in_episode", None)
         cut = _ENDLESS if isinstance(limit, int) and limit >= NO_LIMIT else limit
 
-        def play(state: PyTree, key: Array) -> Evaluation:
-            return evaluate(chosen.env, chosen.params, self.setup.agent, state, key, episodes, cut)
+        def evaluation(episodes: int) -> jax.stages.Wrapped:
+            def play(state: PyTree, key: Array) -> Evaluation:
+                return evaluate(chosen.env, chosen.params, self.setup.agent, state, key, episodes, cut)
 
-        return jax.jit(play if self.seeds == 1 else jax.vmap(play))
+            return jax.jit(play if self.seeds == 1 else jax.vmap(play))
+
+        return cache(evaluation)
 
     def evaluation_keys(self, seed: int | None = None) -> Array:
         """A stream that training from `seed` (by default the run's own) never draws from."""
