@@ -96,7 +96,7 @@ def boltzmann(temperature: ArrayLike | Schedule) -> Behaviour:
 
     def chances(q: Array, visits: Array, obs: PyTree, carry: PyTree, steps: ArrayLike) -> Array:
         del visits, carry
-        return jax.nn.softmax(explore.masked(q, explore.split_mask(obs)[1]) / schedule(steps))
+        return jax.nn.softmax(explore.tempered(q, schedule(steps), explore.split_mask(obs)[1]))
 
     return _drawn(chances)
 

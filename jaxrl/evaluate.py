@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxrl import checks
@@ -32,13 +33,16 @@ def evaluate(
     """Plays `episodes` episodes at once with the greedy policy of agent state `state`.
 
     A leaf of `params` with one more axis than its default has a value for each episode. `max_steps` defaults to the
-    environment's own `params.max_steps_in_episode`. Raises ValueError for episodes below 1, and where neither
+    environment's own `params.max_steps_in_episode`. Raises ValueError for episodes or steps below 1, and where neither
     gives a limit. Pure: jit it, vmap it over agent states and keys.
     """
     checks.at_least("episodes", episodes, 1)
     limit: Any = getattr(params, "max_steps_in_episode", None) if max_steps is None else max_steps
-    if limit is None or (checks.is_number(limit) and limit >= NO_LIMIT):
+    known = limit is not None and not isinstance(limit, Tracer) and jnp.ndim(limit) == 0
+    if limit is None or (known and int(limit) >= NO_LIMIT):
         raise ValueError(f"{env.name} has no step limit, so an episode may never end; give max_steps")
+    if known:
+        checks.at_least("max_steps", int(limit), 1)
     axes = params_axes(env, params, episodes)
 
     def play(lane):

@@ -82,7 +82,7 @@ Rule = ArrayLike | Schedule | Softmax  # how a deep agent explores: epsilon, its
 
 
 def softmax(temperature: ArrayLike | Schedule) -> Softmax:
-    """Chances proportional to exp(q / temperature), in place of an epsilon; the temperature may be a schedule."""
+    """Chances proportional to exp(q / temperature), in place of an epsilon; the temperature may be a schedule, to 0."""
     if callable(temperature):
         return Softmax(temperature)
     checks.in_range("temperature of a softmax", temperature, 0, float("inf"), open_low=True, open_high=True)
@@ -130,10 +130,20 @@ def draw(chances: Array, key: Array) -> Array:
     return jnp.argmax(total > place[..., None], axis=-1).astype(jnp.int32)
 
 
+def tempered(q: Array, temperature: ArrayLike, mask: Array | None = None) -> Array:
+    """(q - its best) / temperature [..., A], whose softmax is that of q / temperature; minus infinity where forbidden.
+
+    However small the temperature, 0 included, nothing overflows: the softmax is then shared by the best actions.
+    """
+    q, most = masked(q, mask), best(q, mask)[..., None]
+    most = jnp.where(jnp.isfinite(most), most, 0.0)  # where no action is allowed
+    return (q - most) / jnp.maximum(temperature, jnp.finfo(q.dtype).tiny)
+
+
 def boltzmann(q: Array, temperature: ArrayLike, key: Array, mask: Array | None = None) -> Array:
     """An action with probability proportional to exp(q / temperature) (Sutton & Barto, equation 2.11's softmax)."""
     checks.in_range("temperature", temperature, 0, float("inf"), open_low=True)
-    return jax.random.categorical(key, masked(q, mask) / temperature, axis=-1).astype(jnp.int32)
+    return jax.random.categorical(key, tempered(q, temperature, mask), axis=-1).astype(jnp.int32)
 
 
 def best(q: Array, mask: Array | None = None) -> Array:

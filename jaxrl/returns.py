@@ -1,8 +1,8 @@
 """Returns: what a window of experience says the value of its first steps is.
 
-The mathematics is for ONE window [T, ...]; callers vmap. Windows may run across the ends of episodes: both
-functions stop there, at a termination without a value beyond, at a truncation with the value of the true next
-observation.
+The mathematics is for ONE window [T, ...]; callers vmap. Windows may run across the ends of episodes: a return stops
+there, at a termination without a value beyond, at a truncation with the value of the true next observation. What takes
+a `discount` and a `trace` stops where these are 0, as `cut` makes them.
 """
 
 from typing import NamedTuple

@@ -24,7 +24,7 @@ class State(NamedTuple):
 def masked_env() -> PureEnvironment:
     """Four places in a ring and three actions, of which `place % 3` alone pays and `(place + 1) % 3` is forbidden.
 
-    Taking the forbidden action pays 100, so that an agent which ignores the mask gives itself away.
+    Taking the forbidden action pays a million, so that an agent which ignores the mask gives itself away.
     """
 
     def observe(state: State, params: Params) -> Masked:
@@ -32,7 +32,7 @@ def masked_env() -> PureEnvironment:
 
     def step(key, state: State, action, params: Params):
         reward = jnp.where(action == state.place % 3, 1.0, 0.0)
-        reward = jnp.where(action == (state.place + 1) % 3, 100.0, reward)
+        reward = jnp.where(action == (state.place + 1) % 3, 1e6, reward)
         return State((state.place + 1) % 4, state.time), reward, jnp.zeros((), bool)
 
     return PureEnvironment(

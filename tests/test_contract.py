@@ -72,7 +72,9 @@ ROWS = {
         partial(jaxrl.c51, atoms=5, v_max=100.0, double=True),
         partial(nets.QNetwork, dueling=True, atoms=5, noisy=True),
     ),
-    "qr_dqn": deep(jaxrl.uniform(64, 8, 4), partial(jaxrl.qr_dqn, quantiles=4), partial(nets.QNetwork, atoms=4)),
+    "qr_dqn": deep(
+        jaxrl.uniform(64, 8, 4), partial(jaxrl.qr_dqn, quantiles=4), partial(nets.QNetwork, atoms=4)
+    )._replace(env="FrozenLake-v1"),
     "iqn": deep(
         jaxrl.uniform(64, 8, 4),
         partial(jaxrl.iqn, fractions=3, target_fractions=4, acting_fractions=5),
@@ -296,7 +298,7 @@ def test_greedy_is_deterministic_and_evaluation_plays_whole_episodes(name):
 
 @each_row
 def test_masks_are_honoured(name):
-    """In exploration, in greedy choice and in the bootstrap: the forbidden action pays 100."""
+    """In exploration, in greedy choice and in the bootstrap: the forbidden action pays a million."""
     row = ROWS[name]
     env, params = row.masked(), row.masked().default_params
     options = {"gamma": 0.5} if row.deep else {"gamma": 0.5, "alpha": 0.5, "initial": 50.0}

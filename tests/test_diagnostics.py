@@ -9,7 +9,7 @@ from windows import ACTIONS, STATES, Table, learn
 
 import jaxrl
 from jaxrl import nets
-from jaxrl.agents import diagnostics
+from jaxrl.agents import diagnostics, value
 from jaxrl.types import Sample, Transition
 
 ITEM = Transition(*(np.array([x]) for x in (1, 0, np.float32(2), True, False, 0)))  # obs 1, action 0: 2 and the end
@@ -55,6 +55,28 @@ def test_dormant_units_by_hand():
     window = window._replace(obs=obs[:, None], next_obs=obs[:, None])
     found = diagnostics.dormant(network)(state, Sample(window, np.zeros(2, int), np.ones(2)), jnp.zeros(2))
     assert float(found["dormant_share"]) == pytest.approx(2 / 6)  # the one below zero, and the one of 0.0005
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nets.ImplicitQuantiles(2, nets.MLP((4,)), hidden=(3,)),
+        nets.ImplicitQuantiles(2, nets.MLP((4,)), hidden=(3,), proposals=5),
+        nets.RecurrentQNetwork(2, nets.MLP((4,)), nets.LSTM(3)),
+    ],
+)
+def test_every_network_tells_of_its_layers(network):
+    """One of the torso and one after it: all units of the second are dormant where nothing leads to it."""
+    obs = jax.random.normal(jaxrl.key(1), (6, 2))
+    memory = (network.start(),) if hasattr(network, "start") else ()
+    params = network.init(jaxrl.key(0), *memory, obs[0])
+    state = value.ValueState(params, (), (), jnp.zeros((), jnp.int32))
+    sample = Sample(Transition(obs[:, None], *[()] * 6), np.zeros(6, int), np.ones(6))
+    alive = diagnostics.dormant(network)(state, sample, jnp.zeros(6))["dormant_share"]
+    torso = jax.tree.map(jnp.zeros_like, params["params"]["torso"])
+    params["params"]["torso"] = {"Dense_0": {**torso["Dense_0"], "bias": jnp.array([1.0, 0.0, 0.0, 0.0])}}
+    dead = diagnostics.dormant(network)(state._replace(params=params), sample, jnp.zeros(6))["dormant_share"]
+    assert float(alive) < 3 / 7 <= float(dead)
 
 
 def test_bad_measures_are_refused():

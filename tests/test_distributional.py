@@ -286,7 +286,8 @@ class Proposing(Table):
         return ends, self.apply(params, obs, jax.lax.stop_gradient((ends[1:] + ends[:-1]) / 2))
 
 
-def test_fqf_by_definition():
+@pytest.mark.parametrize(("double", "entropy"), [(False, 0.0), (True, 0.3)])
+def test_fqf_by_definition(double, entropy):
     """Quantiles move as rlax's loss says, proposals down the area between quantile function and stairs, in numpy."""
     rlax = pytest.importorskip("rlax")
     (online, target), (logits, other) = tables(2), np.float32(np.random.default_rng(3).normal(size=(2, 4, 3)))
@@ -300,18 +301,19 @@ def test_fqf_by_definition():
         return ends, (ends[1:] + ends[:-1]) / 2
 
     def area(logits, slope):
-        """The integral of |F(w) - F(middle)| over each interval, F(w) = slope w^2."""
-        total = 0.0
+        """The integral of |F(w) - F(middle)| over each interval, F(w) = slope w^2, less what the entropy is worth."""
+        total, width = 0.0, np.diff(stairs(logits)[0])
         for low, middle, high in zip(*(lambda ends, middles: (ends, middles, ends[1:]))(*stairs(logits))):
             total += middle**2 * (middle - low) - (middle**3 - low**3) / 3
             total += (high**3 - middle**3) / 3 - middle**2 * (high - middle)
-        return slope * total
+        return slope * total + entropy * np.sum(width * np.log(width))
 
     def plain(obs, action, reward, discount, next_obs, mask):
         middles = stairs(logits[obs])[1]
-        ends, ahead = stairs(other[next_obs])
-        q, slope = target[next_obs].T
+        ends, ahead = stairs((logits if double else other)[next_obs])
+        q, slope = (online if double else target)[next_obs].T
         best = np.argmax(np.where(mask, np.diff(ends) @ (q + slope * ahead[:, None] ** 2), -np.inf))
+        q, slope = target[next_obs].T
         return obs, action, middles, reward + discount * (q[best] + slope[best] * middles**2)
 
     obs, action, middles, goal = (np.asarray(x) for x in zip(*(plain(*fold(item)) for item in items)))
@@ -335,13 +337,28 @@ def test_fqf_by_definition():
             )
             slope[place, i] += rise / 2e-5 / len(items)
 
-    agent = fqf(Proposing(), optax.sgd(1.0), optax.sgd(10.0), gamma=GAMMA)
+    agent = fqf(Proposing(), optax.sgd(1.0), optax.sgd(10.0), gamma=GAMMA, double=double, entropy=entropy)
     state, priority, metrics = learn(agent, params, behind, items)
     np.testing.assert_allclose(priority, costs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], np.mean(costs), rtol=1e-5)
     np.testing.assert_allclose(state.params["table"], online - gradient, rtol=1e-4, atol=1e-5)
     assert np.abs(slope).max() > 1e-3
     np.testing.assert_allclose(state.params["fractions"], logits - 10 * slope, atol=1e-5)
+
+
+def test_fqf_survives_an_interval_that_vanishes():
+    """A share below a float32's precision leaves two ends the same, where the entropy's slope is infinite."""
+    table = {"table": jnp.ones((4, 3, 2)), "fractions": jnp.tile(jnp.array([0.0, 40.0, 0.0]), (4, 1))}
+    assert (np.diff(Proposing().apply(table, 0)[0]) == 0).any()
+    state, *_ = learn(fqf(Proposing(), optax.sgd(1.0), optax.sgd(10.0), gamma=GAMMA), table, table, batch())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_kappa_may_be_traced():
+    found, fractions, goal = jnp.array([0.3, -1.0]), jnp.array([0.2, 0.8]), jnp.array([2.0, 0.5, -3.0])
+    swept = jax.vmap(partial(value.quantile_loss, found, fractions, goal))(jnp.array([0.0, 0.5, 2.0]))
+    alone = [value.quantile_loss(found, fractions, goal, kappa) for kappa in (0.0, 0.5, 2.0)]
+    np.testing.assert_allclose(swept, alone, rtol=1e-6)
 
 
 def test_proposals_of_the_network():
@@ -394,6 +411,23 @@ def test_histogram_is_a_truncated_normals(mean, sigma):
     np.testing.assert_allclose(got, np.diff(exact.cdf(edges)), atol=2e-6)
 
 
+def test_a_target_is_learned_as_it_is_three_sigma_within_the_support():
+    bins, width = 51, 10 / 51
+    centres = width * (np.arange(bins) + 0.5)
+    for mean in np.linspace(3 * 0.75 * width, 10 - 3 * 0.75 * width, 7):
+        assert histogram(jnp.float32(mean), bins, 0.0, 10.0, 0.75 * width) @ centres == pytest.approx(mean, abs=3e-3)
+    assert histogram(jnp.float32(0), bins, 0.0, 10.0, 0.75 * width) @ centres > 0.5 * width
+
+
+def test_a_target_beyond_reach_keeps_no_priority():
+    """|target - q| of the target within the support: a network that says v_max has nothing left to learn of 100."""
+    certain = jnp.zeros((4, 3, 51)).at[..., -1].set(50.0)
+    items = [item._replace(reward=np.full_like(item.reward, 100.0)) for item in batch()]
+    agent = hl_gauss(Table(51), optax.sgd(0.0), bins=51, v_min=V_MIN, v_max=V_MAX, gamma=GAMMA)
+    _, priority, metrics = learn(agent, certain, certain, items)
+    assert (priority < (V_MAX - V_MIN) / 51).all() and metrics["outside"] > 1
+
+
 @pytest.mark.parametrize("beyond", [-1e9, -20.0, 20.0, 1e9])
 def test_histogram_of_a_target_beyond_is_that_of_its_bound(beyond):
     bound = V_MIN if beyond < 0 else V_MAX
@@ -423,7 +457,7 @@ def test_hl_gauss_in_numpy(double):
         normal = stats.norm(np.clip(goal, V_MIN, V_MAX), sigma).cdf(edges)
         chances, found = np.diff(normal) / (normal[-1] - normal[0]), softmax(online[obs][action])
         losses.append(-np.sum(chances * np.log(found)))
-        priorities.append(abs(goal - found @ centres))
+        priorities.append(abs(np.clip(goal, V_MIN, V_MAX) - found @ centres))
         outside.append(max(V_MIN - goal, goal - V_MAX, 0.0) / (V_MAX - V_MIN))
         gradient[obs, action] += (found - chances) / len(items)
     agent = hl_gauss(Table(bins), optax.sgd(1.0), bins=bins, v_min=V_MIN, v_max=V_MAX, gamma=GAMMA, double=double)

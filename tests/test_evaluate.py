@@ -1,9 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.types import Agent
+from jaxrl.types import NO_LIMIT, Agent
 
 
 def walker(action: int) -> Agent:
@@ -56,3 +57,17 @@ def test_bad_requests():
         jaxrl.evaluate(env, params, walker(0), (), jaxrl.key(0), 0)
     with pytest.raises(ValueError, match="has no step limit"):
         jaxrl.evaluate(env, object(), walker(0), (), jaxrl.key(0), 1)
+
+
+@pytest.mark.parametrize("steps", [-3, 0, np.int32(0), jnp.int32(-1)])
+def test_steps_below_one_are_refused_whatever_holds_them(steps):
+    env, params = jaxrl.make("Corridor-v0")
+    with pytest.raises(ValueError, match=r"max_steps is -?\d; it must be an integer of at least 1"):
+        jaxrl.evaluate(env, params, walker(0), (), jaxrl.key(0), 1, steps)
+
+
+def test_an_endless_environment_is_known_whatever_holds_its_limit():
+    env, params = jaxrl.make("CartPole-v1", max_steps_in_episode=NO_LIMIT)
+    for held in (params, jax.tree.map(jnp.asarray, params), jax.tree.map(np.asarray, params)):
+        with pytest.raises(ValueError, match="has no step limit, so an episode may never end; give max_steps"):
+            jaxrl.evaluate(env, held, walker(0), (), jaxrl.key(0), 1)

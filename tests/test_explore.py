@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import explore
+import jaxrl
+from jaxrl import behaviour, explore
 
 DRAWS = 4000
 
@@ -73,3 +74,15 @@ def test_boltzmann_follows_its_softmax():
     close(frequencies(lambda key: explore.boltzmann(q, 2.0, key, mask), 3), by_hand / by_hand.sum())
     with pytest.raises(ValueError, match="temperature is 0"):
         explore.boltzmann(q, 0.0, jax.random.key(0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-39, 1e-6])
+def test_a_softmax_that_cools_down_becomes_greedy(temperature):
+    """Without an overflow on the way: a schedule may end at 0, or halve until it is."""
+    q, mask = jnp.array([1.0, 5.0, 9.0, 5.0]), jnp.array([True, True, False, True])
+    cooled = jax.jit(jax.vmap(lambda key: explore.boltzmann(q, explore.constant(temperature)(0), key, mask)))
+    found = np.bincount(cooled(jax.random.split(jaxrl.key(0), 400)), minlength=4)
+    assert found[0] == found[2] == 0 and found[1] + found[3] == 400
+    assert abs(found[1] - 200) < 5 * 10
+    chances = behaviour.boltzmann(explore.constant(temperature)).chances(q, q, q, (), 0)
+    np.testing.assert_array_equal(chances, [0, 0, 1, 0])

@@ -609,3 +609,12 @@ def test_recipes_meet_other_observations_and_tell_more_when_asked(recipe, env_id
     run = make_run(setup.env, params, setup.agent, setup.buffer, setup.loop)
     _, metrics = jax.eval_shape(lambda key: run.step(run.init(key)), jaxrl.key(0))
     assert {"loss", "q", "gradient_norm", "dormant_share", "largest_priority"} <= metrics.keys()
+
+
+def test_windows_without_a_memory_are_refused():
+    env, params = jaxrl.make("CartPole-v1")
+    agent = jaxrl.r2d2(nets.RecurrentQNetwork(2, nets.MLP((3,)), nets.GRU(4)), burn_in=1)
+    buffer = jaxrl.uniform(64, 4, 2, window=3, carry=False)
+    run = jaxrl.make_run(env, params, agent, buffer, jaxrl.LoopConfig(2, warmup=4))
+    with pytest.raises(ValueError, match="hold no memory of the network's kind: make the buffer with carry=True"):
+        jax.eval_shape(lambda key: run.step(run.init(key)), jaxrl.key(0))

@@ -57,13 +57,15 @@ def apex(
 
     `network`, a dueling one in the paper, gives q [A] for one observation; the buffer is `prioritized(..., window=3)`.
     Defaults are the paper's: `rmsprop()`, a target copied every 2,500 gradient steps, half the squared error.
-    Raises ValueError for a gamma or epsilon outside [0, 1], a negative or infinite alpha, refresh < 1, and, where the
-    run is traced, one actor and a network that gives no [A].
+    Raises ValueError for a gamma or epsilon outside [0, 1], a negative or infinite alpha, refresh < 1, a noisy network,
+    and, where the run is traced, one actor and a network that gives no [A].
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.in_range("epsilon", epsilon, 0, 1)
     checks.in_range("alpha", alpha, 0, math.inf, open_high=True)
     checks.at_least("refresh", refresh, 1)
+    if value.is_noisy(network):
+        raise ValueError("apex: the network is noisy, but actors explore by their epsilons; use one without noise")
     copy = value.hard(refresh)
 
     def error(params: PyTree, target: PyTree, window: Transition) -> tuple[Array, Array]:

@@ -31,7 +31,8 @@ def decqn(
 
     Equations 4 and 5 of the paper: the best action is each dimension's own best, and the target bootstraps with the
     mean of these, chosen by the target network or with `double` by the online one. Each dimension explores for itself.
-    `network` gives q [D, bins] for one observation. Where dimensions differ in their bins, `nvec` [D] says how many of
+    `network` gives q [D, bins] for one observation; a dueling `QNetwork` would take the mean over dimensions off, which
+    is nothing that helps here. Where dimensions differ in their bins, `nvec` [D] says how many of
     them count; an action mask, if the environment has one, is [D, bins]. A Box action
     becomes MultiDiscrete by `wrappers.decouple_action`, 3 bins being the paper's bang-off-bang. Defaults: Adam at 1e-3,
     Polyak target at 0.005.
@@ -40,7 +41,9 @@ def decqn(
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.one_of("loss", loss, ["squared", "huber"])
-    sizes = tuple(nvec or ())
+    sizes = () if nvec is None else tuple(nvec)
+    if nvec is not None and not sizes:
+        raise ValueError("nvec is empty; give the number of bins of each dimension, or None where all have as many")
     for i, bins in enumerate(sizes):
         checks.at_least(f"nvec[{i}]", bins, 1)
     exists = np.arange(max(sizes)) < np.asarray(sizes)[:, None] if len(set(sizes)) > 1 else None  # [D, bins]

@@ -58,8 +58,8 @@ def dormant(network: Any, threshold: float = 0.025) -> Measure:
     """A measure: the share of hidden units that do next to nothing (Sokar et al. 2023, definition 3.1).
 
     A unit is dormant whose mean |activation| over the batch is at most `threshold` of its layer's mean. `network` is a
-    flax module whose layers `sow` what they give as intermediates "active", as those in `nets` do; one that sows
-    nothing has no dormant units to tell of: ValueError.
+    flax module whose layers `sow` what they give as intermediates "active", as those in `nets` do; one with memory sees
+    each observation as an episode's first. One that sows nothing has no dormant units to tell of: ValueError.
     """
     checks.in_range("dormant: threshold", threshold, 0, 1)
 
@@ -69,7 +69,8 @@ def dormant(network: Any, threshold: float = 0.025) -> Measure:
 
         def activations(obs: PyTree) -> list[Array]:
             observation, _ = explore.split_mask(obs)
-            _, seen = network.apply(state.params, observation, mutable=["intermediates"])
+            memory = (network.start(),) if hasattr(network, "start") else ()
+            _, seen = network.apply(state.params, *memory, observation, mutable=["intermediates"])
             return jax.tree.leaves(seen)
 
         layers = jax.vmap(activations)(first)

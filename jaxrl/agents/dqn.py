@@ -26,7 +26,8 @@ def dqn(
 
     a' is the target network's best action, or with `double` the online network's. `network` gives q [A] for
     one observation; a dueling one is a matter of the network. Defaults: Adam at 1e-3, Polyak target at 0.005.
-    Raises ValueError for a gamma outside [0, 1] or an unknown loss.
+    Raises ValueError for a gamma outside [0, 1], an unknown loss, and, where the run is traced, a network that gives
+    no [A].
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.one_of("loss", loss, ["squared", "huber"])
@@ -45,7 +46,7 @@ def dqn(
         return cost, jnp.abs(error), {"q": q}
 
     return value.value_agent(
-        network.init,
+        value.checked_init(network, ("A",)),
         values,
         td_loss,
         optimizer or optax.adam(1e-3),

@@ -20,7 +20,7 @@ def fqf(
     fraction_optimizer: optax.GradientTransformation | None = None,
     *,
     entropy: ArrayLike = 0.0,
-    kappa: float = 1.0,
+    kappa: ArrayLike = 1.0,
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
@@ -52,13 +52,15 @@ def fqf(
         found = found[:, step.action]
         middles = jax.lax.stop_gradient((ends[1:] + ends[:-1]) / 2)
         ahead = value.apply(network, target, step.next_obs, ahead_key, middles)
-        chooser = expectation(*value.apply(network, params if double else target, step.next_obs, choose_key))
+        chooses, noise = (params, choose_key) if double else (target, ahead_key)
+        chooser = expectation(*value.apply(network, chooses, step.next_obs, noise))
         following = ahead[:, explore.greedy(chooser, mask=mask)]
         cost = quantile_loss(found, middles, jax.lax.stop_gradient(step.reward + step.discount * following), kappa)
 
         at_ends = value.apply(network, params, step.obs, here_key, jax.lax.stop_gradient(ends[1:-1]))[:, step.action]
         slope = jax.lax.stop_gradient(2 * at_ends - found[1:] - found[:-1])  # [N - 1]
-        spread = jnp.sum(jax.scipy.special.entr(jnp.diff(ends)))
+        # an interval may vanish in float32, where the entropy's slope is endless
+        spread = jnp.sum(jax.scipy.special.entr(jnp.maximum(jnp.diff(ends), 1e-8)))
         proposal = jnp.sum(slope * ends[1:-1]) - entropy * spread
         descended = cost + proposal - jax.lax.stop_gradient(proposal)  # a slope, of which no size is known
         return descended, cost, {"q": jnp.diff(ends) @ found, "entropy": spread}
@@ -83,7 +85,8 @@ def fqf(
         "others": optimizer or optax.adam(5e-5),
     }
     optimizer = optax.multi_transform(optimizers, _groups)
-    return value.value_agent(init, values, loss, optimizer, target_update or value.polyak(0.005), epsilon)
+    target_update, one_draw = target_update or value.polyak(0.005), value.is_noisy(network)
+    return value.value_agent(init, values, loss, optimizer, target_update, epsilon, one_draw=one_draw)
 
 
 def _groups(params: PyTree) -> PyTree:

@@ -26,10 +26,12 @@ def hl_gauss(
 ) -> Agent:
     """Cross-entropy to the histogram of a Gaussian around r + gamma^k q_target(s', a') (Farebrother et al. 2024).
 
-    `network` gives logits [A, bins] of even bins from v_min to v_max; q is the mean of their centres. A target beyond
-    them is learned as v_min or v_max. `sigma` is the Gaussian's standard deviation in widths of a bin. The priority is
-    |target - q|. Metrics: `q`, and `outside`, how far the target was beyond, in widths of the support. Raises
-    ValueError for bins below 2, v_min >= v_max and sigma <= 0.
+    `network` gives logits [A, bins] of even bins from v_min to v_max; q is the mean of their centres. `sigma` is the
+    Gaussian's standard deviation in widths of a bin. What of it lies beyond the support is cut off, so that a target
+    within 3 `sigma` of v_min or v_max is learned as one further inside: leave so much room around the returns. One
+    beyond is learned as if it were v_min or v_max. The priority is |target - q|, the target within the support.
+    Metrics: `q`, and `outside`, how far the target was beyond, in widths of the support. Raises ValueError for a gamma
+    outside [0, 1], bins below 2, v_min >= v_max, sigma <= 0, and, where the run is traced, a network that does not fit.
     """
     checks.in_range("gamma", gamma, 0, 1)
     value.check_support("bins", bins, v_min, v_max)
@@ -51,8 +53,9 @@ def hl_gauss(
         goal = jax.lax.stop_gradient(step.reward + step.discount * following)
         cost = -jnp.sum(histogram(goal, bins, v_min, v_max, sigma * width) * jax.nn.log_softmax(logits))
         q = expectation(logits)
-        outside = jnp.abs(goal - jnp.clip(goal, v_min, v_max)) / (v_max - v_min)
-        return cost, jnp.abs(goal - q), {"q": q, "outside": outside}
+        inside = jnp.clip(goal, v_min, v_max)
+        outside = jnp.abs(goal - inside) / (v_max - v_min)
+        return cost, jnp.abs(inside - q), {"q": q, "outside": outside}
 
     init = value.checked_init(network, ("A", bins))
     optimizer, target_update = optimizer or optax.adam(2.5e-4), target_update or value.polyak(0.005)

@@ -19,7 +19,7 @@ def iqn(
     fractions: int = 64,
     target_fractions: int = 64,
     acting_fractions: int = 32,
-    kappa: float = 1.0,
+    kappa: ArrayLike = 1.0,
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,
@@ -28,8 +28,10 @@ def iqn(
     """Quantile Huber regression at fractions drawn anew for each item (Dabney, Ostrovski et al. 2018, equation 3).
 
     `network(obs, fractions [K])` gives the quantiles [K, A] at those fractions, as `nets.ImplicitQuantiles` does. An
-    action is chosen by the mean over `acting_fractions` drawn ones, over even ones where the agent is greedy. The
-    priority is the loss. Raises ValueError for fewer than one fraction of a kind and kappa below 0.
+    action is chosen by the mean over `acting_fractions` drawn ones, over even ones where the agent is greedy. Noise,
+    where the network has any, is drawn for each item too. The priority is the loss. Raises ValueError for a gamma
+    outside [0, 1], fewer than one fraction of a kind, kappa below 0, and, where the run is traced, a network that does
+    not fit.
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
@@ -45,9 +47,9 @@ def iqn(
         ahead = value.apply(
             network, target, step.next_obs, ahead_noise, jax.random.uniform(ahead_key, (target_fractions,))
         )
-        chooses = jax.lax.stop_gradient(params) if double else target
+        chooses, noise = (jax.lax.stop_gradient(params), choose_noise) if double else (target, ahead_noise)
         chooser = value.apply(
-            network, chooses, step.next_obs, choose_noise, jax.random.uniform(choose_key, (acting_fractions,))
+            network, chooses, step.next_obs, noise, jax.random.uniform(choose_key, (acting_fractions,))
         )
         following = ahead[:, explore.greedy(jnp.mean(chooser, axis=0), mask=mask)]
         goal = jax.lax.stop_gradient(step.reward + step.discount * following)

@@ -65,7 +65,7 @@ def munchausen_iqn(
     fractions: int = 64,
     target_fractions: int = 64,
     acting_fractions: int = 32,
-    kappa: float = 1.0,
+    kappa: ArrayLike = 1.0,
     gamma: ArrayLike = 0.99,
     target_update: value.TargetUpdate | None = None,
     epsilon: explore.Rule = 0.05,
@@ -111,9 +111,7 @@ def log_policy(q: Array, temperature: ArrayLike, obs: PyTree) -> Array:
     _, mask = explore.split_mask(obs)
     if mask is not None:
         mask = mask | ~jnp.any(mask)  # a terminal state may allow none: whatever is said of it must not be NaN
-    q = explore.masked(q, mask)
-    # less the largest before it is divided: large values over a small temperature would lose their differences
-    return jax.nn.log_softmax((q - jnp.max(q, axis=-1, keepdims=True)) / temperature)
+    return jax.nn.log_softmax(explore.tempered(q, temperature, mask))
 
 
 def with_bonus(window: Transition, q: Array, alpha: ArrayLike, temperature: ArrayLike, floor: ArrayLike) -> Transition:

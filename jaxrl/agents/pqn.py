@@ -11,17 +11,9 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, explore, returns, xla
+from jaxrl import explore, returns, xla
 from jaxrl.agents import value
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
-
-
-class PQNState(NamedTuple):
-    """What PQN learns: no second set of parameters."""
-
-    params: PyTree
-    optimizer: PyTree
-    updates: Array  # [] int32, gradient steps so far
 
 
 class Lesson(NamedTuple):
@@ -56,10 +48,7 @@ def pqn(
     epochs or minibatches below 1, and, where the run is traced, minibatches that do not divide num_envs x unroll and
     a network that gives no [A].
     """
-    checks.in_range("gamma", gamma, 0, 1)
-    checks.in_range("lambda_", lambda_, 0, 1)
-    checks.at_least("epochs", epochs, 1)
-    checks.at_least("minibatches", minibatches, 1)
+    value.check_phases(gamma, lambda_, epochs, minibatches)
     rule = optimizer or optax.chain(optax.clip_by_global_norm(10.0), optax.radam(5e-4))
 
     def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
@@ -82,11 +71,12 @@ def pqn(
         mean = jnp.mean(lesson.weight * optax.l2_loss(q, lesson.goal))
         return mean, {"loss": mean, "q": jnp.mean(q)}
 
-    def init(key: Array, obs: PyTree) -> PQNState:
-        params = value.first_params(value.checked_init(network, ("A",)), key, obs)
-        return PQNState(params, rule.init(params), jnp.zeros((), jnp.int32))
+    def init(key: Array, obs: PyTree) -> value.OnlineState:
+        return value.online_state(value.first_params(value.checked_init(network, ("A",)), key, obs), rule)
 
-    def update(state: PQNState, sample: Sample, key: Array, steps: Array) -> tuple[PQNState, Array, Metrics]:
+    def update(
+        state: value.OnlineState, sample: Sample, key: Array, steps: Array
+    ) -> tuple[value.OnlineState, Array, Metrics]:
         del steps
         lanes, length = sample.window.reward.shape
         size, count = lanes * length, epochs * minibatches
@@ -104,17 +94,12 @@ def pqn(
         lessons = flat(Lesson(window.obs, window.action, goal, weight))
         order = jax.vmap(lambda key: _permutation(key, size))(jax.random.split(order_key, epochs))
 
-        def descend(learner: tuple[PyTree, PyTree], drawn: tuple[Array, Array]):
-            (params, optimizer_state), (rows, key) = learner, drawn
-            lesson = jax.tree.map(lambda leaf: leaf[rows], lessons)
-            gradient, metrics = jax.grad(loss, has_aux=True)(params, lesson, key)
-            change, optimizer_state = rule.update(gradient, optimizer_state, params)
-            return (optax.apply_updates(params, change), optimizer_state), metrics
+        def minibatch_loss(params: PyTree, rows: Array, key: Array) -> tuple[Array, Metrics]:
+            return loss(params, jax.tree.map(lambda leaf: leaf[rows], lessons), key)
 
         drawn = order.reshape(count, -1), jax.random.split(step_key, count)
-        (params, optimizer_state), metrics = jax.lax.scan(descend, (state.params, state.optimizer), drawn)
-        state = PQNState(params, optimizer_state, state.updates + count)
-        return state, sample.weight, jax.tree.map(jnp.mean, metrics)
+        state, metrics = value.descend(state, rule, minibatch_loss, drawn)
+        return state, sample.weight, metrics
 
     act = value.exploring(values, epsilon)
     return Agent(init, lambda num_envs: (), act, update, rows=lambda unroll: unroll)

@@ -17,7 +17,7 @@ def qr_dqn(
     optimizer: optax.GradientTransformation | None = None,
     *,
     quantiles: int = 200,
-    kappa: float = 1.0,
+    kappa: ArrayLike = 1.0,
     gamma: ArrayLike = 0.99,
     double: bool = False,
     target_update: value.TargetUpdate | None = None,

@@ -80,6 +80,11 @@ def init(network: Network) -> Callable[[Array, PyTree], PyTree]:
 
 def unroll(network: Any, params: PyTree, carry: PyTree, window: Transition) -> Unrolled:
     """What the network says along a window [T] from the memory before its first step; new episodes start anew."""
+    if jax.tree.structure(carry) != jax.tree.structure(network.start()):
+        raise ValueError(
+            "the buffer's windows hold no memory of the network's kind: make the buffer with carry=True, and fill it "
+            "by this agent"
+        )
     obs, _ = explore.split_mask(window.obs)
     ended = window.terminated | window.truncated
     if hasattr(network, "unroll"):

@@ -11,17 +11,9 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrl import checks, explore, returns, xla
+from jaxrl import explore, returns, xla
 from jaxrl.agents import recurrent, value
 from jaxrl.types import Agent, Metrics, PyTree, Sample, Transition
-
-
-class RecurrentPQNState(NamedTuple):
-    """What it learns: no second set of parameters."""
-
-    params: PyTree
-    optimizer: PyTree
-    updates: Array  # [] int32, gradient steps so far
 
 
 class Lane(NamedTuple):
@@ -54,10 +46,7 @@ def recurrent_pqn(
     epochs or minibatches below 1, and, where the run is traced, minibatches that do not divide num_envs and a network
     that does not give (q [A], carry).
     """
-    checks.in_range("gamma", gamma, 0, 1)
-    checks.in_range("lambda_", lambda_, 0, 1)
-    checks.at_least("epochs", epochs, 1)
-    checks.at_least("minibatches", minibatches, 1)
+    value.check_phases(gamma, lambda_, epochs, minibatches)
     rule = optimizer or optax.chain(optax.clip_by_global_norm(10.0), optax.radam(5e-4))
 
     def goals(params: PyTree, window: Transition) -> Array:
@@ -80,13 +69,12 @@ def recurrent_pqn(
         mean = jnp.mean(losses)
         return mean, {"loss": mean, "q": jnp.mean(q)}
 
-    def init(key: Array, obs: PyTree) -> RecurrentPQNState:
-        params = value.first_params(recurrent.init(network), key, obs)
-        return RecurrentPQNState(params, rule.init(params), jnp.zeros((), jnp.int32))
+    def init(key: Array, obs: PyTree) -> value.OnlineState:
+        return value.online_state(value.first_params(recurrent.init(network), key, obs), rule)
 
     def update(
-        state: RecurrentPQNState, sample: Sample, key: Array, steps: Array
-    ) -> tuple[RecurrentPQNState, Array, Metrics]:
+        state: value.OnlineState, sample: Sample, key: Array, steps: Array
+    ) -> tuple[value.OnlineState, Array, Metrics]:
         del steps
         number, count = sample.weight.shape[0], epochs * minibatches
         if number % minibatches:
@@ -100,16 +88,11 @@ def recurrent_pqn(
         goal = jax.vmap(goals, (None, 0))(state.params, sample.window)
         lanes = Lane(sample.window, goal, sample.weight)
 
-        def descend(learner: tuple[PyTree, PyTree], drawn: Array):
-            params, optimizer_state = learner
-            gradient, metrics = jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda leaf: leaf[drawn], lanes))
-            change, optimizer_state = rule.update(gradient, optimizer_state, params)
-            return (optax.apply_updates(params, change), optimizer_state), metrics
+        def minibatch_loss(params: PyTree, drawn: Array) -> tuple[Array, Metrics]:
+            return loss(params, jax.tree.map(lambda leaf: leaf[drawn], lanes))
 
-        drawn = order.reshape(count, -1)
-        (params, optimizer_state), metrics = jax.lax.scan(descend, (state.params, state.optimizer), drawn)
-        state = RecurrentPQNState(params, optimizer_state, state.updates + count)
-        return state, sample.weight, jax.tree.map(jnp.mean, metrics)
+        state, metrics = value.descend(state, rule, minibatch_loss, (order.reshape(count, -1),))
+        return state, sample.weight, metrics
 
     act = value.exploring(recurrent.values(network), epsilon)
     return Agent(init, recurrent.carry(network), act, update, rows=lambda unroll: unroll)

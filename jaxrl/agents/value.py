@@ -185,6 +185,46 @@ def value_agent(
     return Agent(init, carry, exploring(values, epsilon), update)
 
 
+class OnlineState(NamedTuple):
+    """What an agent learns that has no target network."""
+
+    params: PyTree
+    optimizer: PyTree
+    updates: Array  # [] int32, gradient steps so far
+
+
+def check_phases(gamma: ArrayLike, lambda_: ArrayLike, epochs: int, minibatches: int) -> None:
+    """Raises ValueError for what no agent learns with that goes over what was just collected in minibatches."""
+    checks.in_range("gamma", gamma, 0, 1)
+    checks.in_range("lambda_", lambda_, 0, 1)
+    checks.at_least("epochs", epochs, 1)
+    checks.at_least("minibatches", minibatches, 1)
+
+
+def online_state(params: PyTree, optimizer: optax.GradientTransformation) -> OnlineState:
+    """As it is before the first gradient step."""
+    return OnlineState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def descend(
+    state: OnlineState,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[..., tuple[Array, Metrics]],
+    drawn: tuple[Array, ...],
+) -> tuple[OnlineState, Metrics]:
+    """A gradient step of `loss(params, *one)` for each of `drawn` [count, ...], in turn; metrics are their means."""
+
+    def step(learner: tuple[PyTree, PyTree], one: tuple[Array, ...]) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        params, optimizer_state = learner
+        gradient, metrics = jax.grad(loss, has_aux=True)(params, *one)
+        change, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, change), optimizer_state), metrics
+
+    (params, optimizer_state), metrics = jax.lax.scan(step, (state.params, state.optimizer), drawn)
+    updates = state.updates + drawn[0].shape[0]
+    return OnlineState(params, optimizer_state, updates), jax.tree.map(jnp.mean, metrics)
+
+
 def implicit_values(network: Any, number: int) -> Values:
     """q as the mean of quantiles at `number` drawn fractions, at even ones where greedy (`nets.ImplicitQuantiles`)."""
 
@@ -222,13 +262,14 @@ def with_rewards(agent: Agent, change: Callable[[Array], Array]) -> Agent:
     return agent._replace(update=update, priority=lambda state, window: priority(state, changed(window)))
 
 
-def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: float) -> Array:
+def quantile_loss(found: Array, fractions: Array, goal: Array, kappa: ArrayLike) -> Array:
     """The quantile Huber loss [] of quantiles [K] at fractions [K] for samples goal [M] of the return.
 
     The sum over quantiles of the mean over samples of |fraction - 1{u < 0}| L_kappa(u) / kappa, u = sample - quantile.
     """
     error = goal[None, :] - found[:, None]
     size = jnp.abs(error)
-    huber = size if kappa == 0 else jnp.where(size <= kappa, 0.5 * error**2, kappa * (size - 0.5 * kappa)) / kappa
+    some = jnp.where(jnp.equal(kappa, 0), 1.0, kappa)
+    huber = jnp.where(size <= kappa, 0.5 * error**2 / some, size - 0.5 * kappa)
     weight = jnp.abs(fractions[:, None] - (error < 0))
     return jnp.sum(jnp.mean(weight * huber, axis=1))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 from jax import Array
 
+from jaxrl import checks
 from jaxrl.nets.layers import dense
 from jaxrl.nets.torsos import MLP
 from jaxrl.types import PyTree
@@ -54,7 +55,8 @@ class ImplicitQuantiles(nn.Module):
     (obs, fractions [K]) -> [K, A]: the torso's features times a ReLU layer of cos(pi i fraction), i below `cosines`;
     the head is a `QNetwork`. Without fractions, as at initialisation, it takes one half. With `proposals` N it then
     proposes its own: ends of intervals [N + 1] from 0 to 1, and the quantiles [N, A] at their middles (Yang et al.
-    2019); what proposes learns nothing from the quantiles, and they nothing from it.
+    2019); what proposes learns nothing from the quantiles, and they nothing from it. Raises ValueError for fewer than
+    one of the cosines.
     """
 
     num_actions: int
@@ -70,14 +72,15 @@ class ImplicitQuantiles(nn.Module):
     @nn.compact
     def __call__(self, obs: PyTree, fractions: Array | None = None) -> Array | tuple[Array, Array]:
         _check_noise(self.torso, self.noisy)
+        checks.at_least("cosines", self.cosines, 1)
         features = self.torso(obs)
         ends = None
         if fractions is None and self.proposals:
             even = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")
             logits = nn.Dense(self.proposals, kernel_init=even, name="fractions")(jax.lax.stop_gradient(features))
-            ends = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jax.nn.softmax(logits))])
+            ends = jnp.concatenate([jnp.zeros(1, logits.dtype), jnp.cumsum(jax.nn.softmax(logits))])
             fractions = jax.lax.stop_gradient((ends[1:] + ends[:-1]) / 2)
-        fractions = jnp.full(1, 0.5) if fractions is None else fractions
+        fractions = jnp.full(1, 0.5, jnp.float32) if fractions is None else fractions
         angles = jnp.pi * jnp.arange(self.cosines)[None] * fractions[:, None]
         layer = dense(features.shape[-1], False, self.kernel_init, self.dtype, name="embedding")
         embedding = nn.relu(layer(jnp.cos(angles)))
@@ -91,7 +94,12 @@ class ImplicitQuantiles(nn.Module):
             dtype=self.dtype,
             name="head",
         )
-        quantiles = jax.vmap(head)(features[None] * embedding)
+        every = nn.vmap(
+            lambda head, x: head(x),
+            variable_axes={"params": None, "intermediates": 0},
+            split_rngs={"params": False, "noise": False},
+        )
+        quantiles = every(head, features[None] * embedding)
         return quantiles if ends is None else (ends, quantiles)
 
 

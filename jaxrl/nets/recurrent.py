@@ -18,7 +18,7 @@ class GRU(nn.Module):
 
     r, z = sigmoid(W x + U h + b), n = tanh(W x + b + r (U h + c)), h' = (1 - z) n + z h. The part of an observation,
     `drive`, does not need h: it may be computed for many steps at once. With `span` the biases of z are such that a
-    memory lasts for 1 to `span` steps at the start (Tallec and Ollivier 2018, section 2).
+    memory lasts for 2 to `span` steps at the start (Tallec and Ollivier 2018, section 2).
     """
 
     width: int
@@ -94,6 +94,8 @@ class RecurrentQNetwork(nn.Module):
     dueling: bool = False
 
     def setup(self) -> None:
+        if getattr(self.torso, "noisy", False):
+            raise ValueError("the torso is noisy, but no noise is drawn for networks with memory; use noisy=False")
         self.head = QNetwork(self.num_actions, MLP(()), self.dueling)
 
     @nn.nowrap

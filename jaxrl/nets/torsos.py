@@ -38,7 +38,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
-        x = as_floats(obs).ravel() if self.one_hot is None else jax.nn.one_hot(obs, self.one_hot)
+        x = as_floats(obs).ravel() if self.one_hot is None else jax.nn.one_hot(obs, self.one_hot, dtype=jnp.float32)
         x = x if self.basis is None else self.basis(x)
         for width in self.hidden:
             x = dense(width, self.noisy, self.kernel_init, self.dtype)(x)
