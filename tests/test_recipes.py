@@ -80,7 +80,6 @@ def test_the_budget_is_exact(recipe, unroll, steps):
         ("pqn", {"agent__minibatches": 3}, "minibatches is 3, which does not divide the 2048 steps"),
         ("dqn", {"agent__hidden": (64, 0)}, "hidden is 0"),
         ("dqn", {"agent__fourier": -1}, "agent.fourier is -1"),
-        ("dqn", {"agent__fourier": 2}, "the limits must be finite"),
         ("pqn", {"agent__fourier": 2}, "agent.fourier is 2, but FrozenLake-v1 shows Discrete.*set it to 0"),
         ("dqn", {"rescale": True}, "rescale_observation"),
         ("dqn", {"agent__epsilon__end": 1.5}, "epsilon.end is 1.5"),
@@ -129,7 +128,7 @@ def test_what_fits_what():
     with pytest.raises(ValueError, match="takes Tabular"):
         build("sarsa", DQN)
     with pytest.raises(ValueError, match="takes no network"):
-        recipes.build("sarsa", TABULAR, *jaxrl.make("FrozenLake-v1"), network=object())
+        recipes.build("sarsa", TABULAR, *jaxrl.make("FrozenLake-v1"), network=nets.QNetwork(4))
     env, params = gymnax.make("Pendulum-v1")
     with pytest.raises(ValueError, match="dqn chooses from Discrete actions, but Pendulum-v1 has"):
         recipes.build("dqn", DQN, env, params)
@@ -219,3 +218,32 @@ def test_recipes_without_an_environment_ask_for_one():
     with pytest.raises(ValueError, match="sarsa got no environment"):
         jaxrl.train("sarsa")
     assert recipes.home("gyx_sarsa_frozenlake") == ("FrozenLake-v1", {"is_slippery": False})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("dopamine_dqn", {"agent.learning_rate": 1e-4}, "agent.learning_rate_end 0.001 is above agent.learning_rate"),
+        ("dqn", {"agent.fourier": 3}, "the limits must be finite and low below high"),
+        ("iqn", {"agent.cosines": 0}, "cosines is 0; it must be an integer of at least 1"),
+        ("dqn", {"agent.torso": "foo"}, r"unknown agent.torso 'foo' \(one of: auto, mlp\)"),
+        ("dqn", {"agent.optimizer": "adm"}, "unknown agent.optimizer 'adm'; did you mean 'adam'"),
+        ("dqn", {"network": nets.QNetwork}, "it must be an object with init and apply, such as nets.QNetwork"),
+        ("dqn", {"network": 3}, "network is 3; it must be an object with init and apply"),
+        (
+            "r2d2",
+            {"network": nets.RecurrentQNetwork(2, nets.MLP((3,), noisy=True))},
+            "the torso is noisy, but no noise",
+        ),
+        ("apex", {"network": nets.QNetwork(2, nets.MLP((3,)), noisy=True)}, "apex: the network is noisy, but actors"),
+    ],
+)
+def test_settings_that_would_not_do_what_they_say_are_refused(recipe, changes, message):
+    with pytest.raises(ValueError, match=message):
+        jaxrl.train(recipe, "CartPole-v1", **changes)
+
+
+def test_prioritized_recipes_of_dopamine_draw_by_its_square_root_of_the_loss():
+    for name in ("dopamine_rainbow", "dopamine_qr"):
+        replay = recipes.default(name, "CartPole-v1").replay
+        assert replay.prioritized and (replay.alpha, replay.beta) == (0.5, 0.5)

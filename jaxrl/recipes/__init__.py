@@ -84,6 +84,9 @@ def build(recipe: str, config: Any, env: Any, params: PyTree, network: Any = Non
             f"{recipe} chooses from {wanted} actions, but {env.name} has {space}; use an environment with "
             f"a {wanted} action space, or a recipe such as {other}"
         )
+    usable = hasattr(network, "init") and hasattr(network, "apply") and not isinstance(network, type)
+    if network is not None and not usable:
+        raise ValueError(f"network is {network!r}; it must be an object with init and apply, such as nets.QNetwork(2)")
     agent, buffer = found.build(config, env, params, loop, iterations, network)
     return Setup(env, agent, buffer, loop, iterations)
 

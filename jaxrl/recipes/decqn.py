@@ -37,6 +37,8 @@ def _build(
     agent: Any = config.agent
     check_network(agent)
     deep.check_replay(config, loop)
+    if agent.dueling:
+        raise ValueError("agent.dueling is true, but decqn's heads are of dimensions, not of a state; set it to false")
     nvec = env.action_space(params).nvec
     shape = len(nvec), max(nvec)
     if network is None:

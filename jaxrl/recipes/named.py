@@ -15,11 +15,10 @@ from jaxrl.recipes.deep import (
     Replay,
     recipe,
 )
-from jaxrl.recipes.pqn import PQN, PQNAgent
+from jaxrl.recipes.pqn import MINATAR, PQN, PQNAgent
 from jaxrl.recipes.pqn import RECIPES as PQN_RECIPES
 from jaxrl.types import PyTree
 
-_MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 # what Dopamine scales to [-1, 1], by environment
 _LIMITS = {
     "CartPole": ((-2.4, -5.0, -0.2618, -6.2832), (2.4, 5.0, 0.2618, 6.2832)),
@@ -38,7 +37,8 @@ def _rescaled(config: Any, env: Any, params: PyTree) -> Any:
 def _dopamine(agent: Any, prioritized: bool = False, **loop: Any) -> Deep:
     """Its classic control: one environment, two layers of 512, 500 steps before learning, 50,000 kept."""
     settings: dict[str, Any] = {"steps": 100_000, "num_envs": 1, "unroll": 4, "learning_starts": 500} | loop
-    replay = Replay(50_000, 128, prioritized=prioritized, alpha=1.0, beta=0.5)
+    # its priority is the loss's square root, ours the loss, of Rainbow the part that learning can lower
+    replay = Replay(50_000, 128, prioritized=prioritized, alpha=0.5, beta=0.5)
     return Deep(agent=agent, replay=replay, **settings)
 
 
@@ -71,11 +71,12 @@ def _minatar(**more: Any) -> dict[str, dict[str, Any]]:
         "agent.hidden": (),
         "agent.epsilon": Exploration(1.0, 0.01, 0.025),
     }
-    return {f"{game}-MinAtar": constants | more for game in _MINATAR}
+    return dict.fromkeys(MINATAR, constants | more)
 
 
 _LONGER = {name: {"steps": 500_000} for name in ("Acrobot-v1", "MountainCar-v0")}
 _CONTROL = "with Dopamine's constants for classic control and MinAtar."
+_LIKE_DQN = "with Dopamine's constants, its DQN's where it publishes none"
 
 RECIPES: dict[str, Recipe] = {
     "dopamine_dqn": recipe(
@@ -87,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_c51": recipe(
         "c51",
-        f"C51 {_CONTROL}",
+        f"C51 {_LIKE_DQN}: on MinAtar.",
         _dopamine(
             C51Agent(**_classic(1e-5, 3.90625e-6, target_period=1), double=False, atoms=201, v_min=-100.0),
             steps=400_000,
@@ -123,14 +124,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_qr": recipe(
         "qr_dqn",
-        f"QR-DQN {_CONTROL}",
+        f"QR-DQN {_LIKE_DQN}: on classic control.",
         _dopamine(QRAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, quantiles=200), prioritized=True),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
     ),
     "dopamine_iqn": recipe(
         "iqn",
-        f"IQN {_CONTROL}",
+        f"IQN {_LIKE_DQN}: on both.",
         _dopamine(IQNAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, fractions=64, target_fractions=64)),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
@@ -183,19 +184,9 @@ RECIPES: dict[str, Recipe] = {
             )
         ),
         environments={
-            f"{game}-MinAtar": {
-                "steps": 10_002_432,
-                "num_envs": 128,
-                "unroll": 32,
-                "agent.learning_rate": 5e-4,
-                "agent.epochs": 2,
-                "agent.minibatches": 32,
-                "agent.trace_lambda": 0.65,
-                "agent.reward_scale": 1.0,
-                "agent.hidden": (128,),
-                "agent.epsilon": Exploration(1.0, 0.05, 0.1),
-            }
-            for game in _MINATAR
+            game: {**settings, "steps": 10_002_432, "agent.epochs": 2}
+            for game, settings in PQN_RECIPES["pqn"].environments.items()
+            if game in MINATAR
         },
     ),
 }

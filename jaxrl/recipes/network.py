@@ -63,6 +63,11 @@ def check_network(agent: NetworkAgent) -> None:
     """Raises ValueError for what no network learns with."""
     checks.in_range("agent.learning_rate", agent.learning_rate, 0, math.inf, open_low=True, open_high=True)
     checks.in_range("agent.learning_rate_end", agent.learning_rate_end, 0, math.inf, open_high=True)
+    if agent.learning_rate_end > agent.learning_rate:
+        raise ValueError(
+            f"agent.learning_rate_end {agent.learning_rate_end} is above agent.learning_rate {agent.learning_rate}, so "
+            "that it would rise: lower it too, to the same for a constant rate"
+        )
     checks.in_range("agent.optimizer_eps", agent.optimizer_eps, 0, math.inf, open_low=True, open_high=True)
     checks.one_of("agent.optimizer", agent.optimizer, _OPTIMIZERS)
     checks.in_range("agent.gamma", agent.gamma, 0, 1)

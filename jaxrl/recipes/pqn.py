@@ -85,7 +85,7 @@ def _build(
 
 # Steps are whole phases everywhere: a rest would be a program more to compile.
 # Gallici et al. (2024), as their code has it; fewer environments or updates were the same on Breakout, worse on Asterix
-_MINATAR = {
+_PUREJAXQL = {
     "steps": 1_998_848,
     "num_envs": 128,
     "unroll": 32,
@@ -96,9 +96,9 @@ _MINATAR = {
     "agent.hidden": (128,),
     "agent.epsilon": Exploration(fraction=0.1),
 }
-_GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+MINATAR = tuple(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"))
 _ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    **{f"{game}-MinAtar": _MINATAR for game in _GAMES},
+    **dict.fromkeys(MINATAR, _PUREJAXQL),
     "Acrobot-v1": {
         "steps": 299_008,
         "rescale": True,

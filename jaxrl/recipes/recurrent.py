@@ -109,16 +109,6 @@ class RecurrentPQN(Config):
     agent: RecurrentPQNAgent = field(default_factory=RecurrentPQNAgent)
 
 
-class _Fresh:
-    """A network as one without memory, each observation an episode's first: of which diagnostics know."""
-
-    def __init__(self, network: Any) -> None:
-        self.network = network
-
-    def apply(self, params: PyTree, obs: PyTree, **options: Any) -> Any:
-        return self.network.apply(params, self.network.start(), obs, **options)
-
-
 def _network(agent: RecurrentAgent, env: Any, params: PyTree, network: Any) -> Any:
     """`network`, or the one that the settings say. Raises ValueError for what no network learns with."""
     check_network(agent)
@@ -130,7 +120,8 @@ def _network(agent: RecurrentAgent, env: Any, params: PyTree, network: Any) -> A
         raise ValueError("agent.noisy is true, but recurrent networks have no noisy layers; explore by agent.epsilon")
     actions = env.action_space(params).n
     cell = _CELLS[agent.cell](agent.width, agent.span or None)
-    network = network or nets.RecurrentQNetwork(actions, torso(agent, env, params), cell, agent.dueling)
+    if network is None:
+        return nets.RecurrentQNetwork(actions, torso(agent, env, params), cell, agent.dueling)
 
     def shape() -> Any:
         obs, _ = explore.split_mask(env.reset(jax.random.key(0), params)[0])
@@ -178,7 +169,7 @@ def _r2d2(
         buffer = prioritized(*sizes, replay.alpha, replay.beta, stale_priorities=True, ends=replay.ends)
     else:
         buffer = uniform(*sizes, ends=replay.ends)
-    return finished(agent, learner, _Fresh(network)), buffer
+    return finished(agent, learner, network), buffer
 
 
 def _r2d2_rows(config: R2D2, env: Any, params: PyTree) -> int:
@@ -209,7 +200,7 @@ def _pqn(
         minibatches=agent.minibatches,
         epsilon=epsilon(agent.epsilon, config.steps),
     )
-    return finished(agent, learner, _Fresh(network)), recent(loop.unroll, loop.num_envs)
+    return finished(agent, learner, network), recent(loop.unroll, loop.num_envs)
 
 
 def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:

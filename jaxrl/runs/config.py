@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxrl import checks
 
@@ -123,6 +123,8 @@ def _typed(name: str, value: Any, current: Any, hint: Any) -> Any:
     elif hint is float:
         if not checks.is_number(value):
             raise ValueError(f"{name} is {value!r}; it must be a number")
+    elif get_origin(hint) is Literal:
+        checks.one_of(name, value, get_args(hint))
     elif isinstance(current, tuple):
         if not isinstance(value, (list, tuple)) or not all(checks.is_number(item) for item in value):
             raise ValueError(f"{name} is {value!r}; it must be a list of numbers, such as {list(current)}")
