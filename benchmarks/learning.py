@@ -7,7 +7,8 @@
 A row's seeds are one program, as `jaxrl train RECIPE ENV --seeds 10` is; no checkpoint is chosen. On the way 20 greedy
 episodes of each seed are played off the clock at every twentieth of the budget, for the curves and for when a seed was
 solved: the first of two such evaluations in a row at the bar. Seconds are of training, compiling apart, shared among
-the seeds. Rows are put into the file one by one, so that a part of the table can be made anew.
+the seeds. Rows are put into the file one by one, in the place of those of the same name, with all settings, machine,
+versions, date and commit of each, so that a part of the table can be made anew and several may be made at once.
 """
 
 import argparse
@@ -127,6 +128,7 @@ def learn(task: Task) -> dict[str, Any]:
         "train_s_a_seed": seconds[0] / task.seeds,
         "compile_s": trained.summary["compile_s"],
         "curve": curve,
+        "config": measure.flat(config),
         **measure.circumstances("flax", "optax"),
     }
 
@@ -154,6 +156,13 @@ def run(task: Task, cores: SimpleQueue) -> dict[str, Any]:
 
 def key(row: dict[str, Any]) -> str:
     return Task(row["recipe"], row["env"], settings=row["settings"], changes=row["changes"]).name
+
+
+def merged(path: Path, *new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The file's rows as they are now, with new ones in their places: in the order of TASKS, then any others."""
+    found = {key(row): row for row in [*measure.read(path).get("rows", []), *new]}
+    order = {task.name: place for place, task in enumerate(TASKS)}
+    return sorted(found.values(), key=lambda row: order.get(key(row), len(order)))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -234,8 +243,6 @@ def main() -> None:
     if options.row:
         print(json.dumps(learn(next(task for task in TASKS if task.name == options.row))))
         return
-    stored = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    found = {key(row): row for row in stored if "curve" in row}
     if not options.draw:
         tasks = [task for task in TASKS if set(options.only) <= set(task.name.split())]
         cores: SimpleQueue = SimpleQueue()
@@ -243,11 +250,9 @@ def main() -> None:
             cores.put(core % (os.cpu_count() or 1) if hasattr(os, "sched_setaffinity") else None)
         with ThreadPoolExecutor(options.jobs) as pool:
             for row in pool.map(lambda task: run(task, cores), tasks):
-                found[key(row)] = row
                 show([row])
-                rows = [found[task.name] for task in TASKS if task.name in found]
-                measure.write(options.out, {"rows": rows})
-    rows = [found[task.name] for task in TASKS if task.name in found]
+                measure.write(options.out, {"rows": merged(options.out, row)})
+    rows = merged(options.out)
     show(rows)
     if rows:
         draw(rows, options.figure)

@@ -1,13 +1,15 @@
-"""What the benchmarks share: one core, alternating timings, the machine, a table, a JSON file.
+"""What the benchmarks share: one core, alternating timings, the machine, settings, a table, a JSON file.
 
 Importing it pins the process to one core before jax starts its threads.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +37,7 @@ def alternating(programs: Sequence[Callable[[], Any]], repeats: int) -> list[lis
 
 
 def circumstances(*packages: str) -> dict[str, Any]:
-    """Date, machine and versions."""
+    """Date, machine, versions and commit."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -49,7 +51,37 @@ def circumstances(*packages: str) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", *packages)},
+        "commit": COMMIT,
     }
+
+
+def commit() -> str | None:
+    """The short hash of what is checked out, with "-dirty" where a program differs; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parents[1]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "*.py", "*.c")
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+COMMIT = commit()  # at the start, as the programs are imported: they may change while they run
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A recipe's settings by dotted names, as JSON has them."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= flat(value, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -65,9 +97,21 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     Console(width=120).print(shown)
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none."""
+    path = Path(path)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write(path: str | Path, record: dict[str, Any], indent: int | None = 1) -> None:
     """Writes a JSON file and says where."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=indent) + "\n")
+    replace(Path(path), json.dumps(record, indent=indent) + "\n")
     print(f"written: {path}")
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole: who reads it meanwhile finds the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    os.replace(beside, path)

@@ -10,9 +10,7 @@ marked `settings_traced` are of one program for all their settings too, and of o
 """
 
 import argparse
-import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import measure  # first: it pins the process before jax starts its threads
 
 # isort: split
 import numpy as np
+from scores import iqm
 
 import jaxrl
 from jaxrl import recipes
@@ -28,24 +27,6 @@ from jaxrl.runs import config as configs
 
 RESULTS = Path(__file__).parent / "results"
 TUNE, JUDGE = (1_000, 5), (0, 10)  # first seed, and how many
-
-
-def iqm(scores: list[float]) -> float:
-    """The mean without the lowest and highest quarter, each rounded down to whole seeds."""
-    cut = len(scores) // 4
-    return float(np.mean(sorted(scores)[cut : len(scores) - cut]))
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted names, as JSON has them."""
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= flat(value, f"{prefix}{field.name}.")
-        else:
-            found[prefix + field.name] = list(value) if isinstance(value, tuple) else value
-    return found
 
 
 def given(sets: dict[str, Any]) -> dict[str, Any]:
@@ -62,11 +43,10 @@ def learn(recipe: str, env: str, sets: dict[str, Any], first: int, count: int, m
         "sets": sets,
         "first_seed": first,
         "greedy_mean": [round(score, 4) for score in scores],
-        "iqm": round(iqm(scores), 4),
+        "iqm": round(float(iqm(scores)), 4),
         "train_s_per_seed": round(summary["train_s"] / count, 2),
         "compile_s": round(summary["compile_s"], 1),
         **measure.circumstances("flax", "optax"),
-        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
     }
 
 
@@ -94,9 +74,9 @@ def main() -> None:
     more = json.loads(options.env_settings)
     tail = "".join(f"_{name}{value}" for name, value in more.items())
     out = options.out or RESULTS / f"sweep_{options.recipe}_{options.env}{tail}.json"
-    record = json.loads(out.read_text()) if out.exists() else {}
+    record = measure.read(out)
     default = recipes.default(options.recipe, options.env)
-    base = record.get("base") or flat(default)
+    base = record.get("base") or measure.flat(default)
     if options.again:
         for row in record["rows"]:
             seeds = row["first_seed"], len(row["greedy_mean"])
@@ -110,9 +90,9 @@ def main() -> None:
         except ValueError as error:
             sys.exit(str(error))
         show(row)
-        chosen = flat(configs.override(default, given(sets)))
+        chosen = measure.flat(configs.override(default, given(sets)))
         row["sets"] = {name: value for name, value in chosen.items() if base.get(name) != value}
-        record = json.loads(out.read_text()) if out.exists() else {}  # another process may have added rows
+        record = measure.read(out)  # another process may have added rows
         rows = [*record.get("rows", []), row]
         keep(out, {"recipe": options.recipe, "env": options.env, "env_settings": more, "base": base, "rows": rows})
 
@@ -121,8 +101,7 @@ def keep(out: Path, record: dict[str, Any]) -> None:
     """Writes the file, a row a line."""
     rows = ",\n  ".join(json.dumps(row) for row in record["rows"])
     head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=1).removesuffix("\n}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')
+    measure.replace(out, f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')
 
 
 if __name__ == "__main__":

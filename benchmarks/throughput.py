@@ -5,8 +5,9 @@
 Each row has the settings and network that a published implementation gives its own. The whole loop, its network's
 mathematics alone and its gradient steps alone are timed alternately: the mathematics are every forward pass, backward
 pass and optimiser step on constant data, with no environment, replay, choice of action or target. Then as many vmapped
-seeds against as many single runs. Pins itself to one core, prints a table and writes JSON with machine, date and
-versions, row by row.
+seeds against as many single runs. Pins itself to one core, prints a table and puts each row into the JSON file, with
+machine, date, versions and commit, in the place of one of the same name; the file's others stay. Circumstances at the
+file's top are of rows that have none of their own.
 """
 
 import argparse
@@ -250,13 +251,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=32, help="0 leaves the vmapped runs out")
     options = parser.parse_args()
-    record: dict[str, Any] = {**measure.circumstances("flax", "optax"), "rows": {}}
     shown = []
     for name in options.only:
         work = ROWS[name]()
         row = {"settings": ROWS[name].__doc__, **whole_loop(work, options.repeats)}
         seeds = many_seeds(work, options.seeds, options.repeats) if options.seeds else None
-        record["rows"][name] = {**row, "many_seeds": seeds} if seeds else row
+        row |= ({"many_seeds": seeds} if seeds else {}) | measure.circumstances("flax", "optax")
         shown.append(
             (
                 name,
@@ -267,7 +267,8 @@ def main() -> None:
                 f"{seeds['ratio']:.2f}" if seeds else "",
             )
         )
-        measure.write(options.out, record)  # after each, as a run of all takes long
+        record = measure.read(options.out)  # after each row, as another process may have added some
+        measure.write(options.out, record | {"rows": record.get("rows", {}) | {name: row}})
     columns = (
         "",
         "steps/s",

@@ -8,8 +8,9 @@ contestant runs: rejax's PQN to the end of its budget, and the settings of Clean
 solved or for 300 s, each beside ours at the same settings and at our recipe's.
 
 `--rejax PYTHON` and `--sb3 PYTHON` name the peers' interpreters; without, they are made: .venv-rejax and .venv-sb3.
-The last part times `jaxrl train pqn CartPole-v1 --steps N` from the shell, whose compiled programs are kept from its
-first run on.
+The first part times `jaxrl train pqn CartPole-v1 --steps N` from the shell, whose compiled programs are kept from its
+first run on. Parts are put into the file one by one, with machine, date, versions and commit; what is left out stays as
+it was there. Circumstances at the file's top are of parts that have none of their own.
 """
 
 import argparse
@@ -135,28 +136,33 @@ def shell(steps: int, seeds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="benchmarks/results/versus.json")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="of the shell and the PQNs; 0: leave them out")
     parser.add_argument("--slow-seeds", type=int, default=2, help="of the DQNs; 0: leave them out")
-    parser.add_argument("--shell-steps", type=int, default=131_072)
+    parser.add_argument("--shell-steps", type=int, default=131_072, help="0: leave the shell out")
     parser.add_argument("--rejax", help="a Python that has rejax and gymnax 0.0.9")
     parser.add_argument("--sb3", help="a Python that has stable-baselines3 and torch")
     options = parser.parse_args()
-    groups = [("pqn", FAST, options.seeds, "rejax")]
-    if options.slow_seeds:
-        groups.append(("dqn", SLOW, options.slow_seeds, "sb3"))
+    groups = [("pqn", FAST, options.seeds, "rejax"), ("dqn", SLOW, options.slow_seeds, "sb3")]
+    groups = [group for group in groups if group[2]]
     interpreters = {peer: interpreter(peer, getattr(options, peer)) for *_, peer in groups}
-    result: dict[str, Any] = measure.circumstances("flax", "optax", "gymnasium")
-    result["shell"] = shell(options.shell_steps, options.seeds)
-    for group, names, seeds, _ in groups:
-        result[group] = races(names, seeds, interpreters)
+    if options.shell_steps and options.seeds:
+        started = shell(options.shell_steps, options.seeds)
+        keep(options.out, "shell", started)
+        first = started["first_run"]["seconds"]
+        print(
+            f"jaxrl train pqn CartPole-v1 --steps {started['steps']}: {first:.1f} s the first time, "
+            f"{started['median_s']:.2f} s from then on; {started['solved']} of {options.seeds} seeds at 475 or more"
+        )
     for group, names, seeds, peer in groups:
-        table(names, result[group], seeds, peer)
-    started, first = result["shell"], result["shell"]["first_run"]["seconds"]
-    print(
-        f"jaxrl train pqn CartPole-v1 --steps {started['steps']}: {first:.1f} s the first time, "
-        f"{started['median_s']:.2f} s from then on; {started['solved']} of {options.seeds} seeds at 475 or more"
-    )
-    measure.write(options.out, result)
+        found = races(names, seeds, interpreters)
+        keep(options.out, group, found)
+        table(names, found, seeds, peer)
+
+
+def keep(path: str, part: str, found: dict[str, Any]) -> None:
+    """Puts a part into the file, beside those that it holds."""
+    about = measure.circumstances("flax", "optax", "gymnasium")
+    measure.write(path, measure.read(path) | {part: about | found})
 
 
 def table(names: dict[str, str], results: dict[str, Any], seeds: int, peer: str) -> None:
