@@ -41,6 +41,17 @@ def require(what: str, needed: int, remedy: str = "") -> None:
         )
 
 
+def check_many(name: str, count: int, each: int, held: int = 0) -> None:
+    """Raises ValueError, with what would fit, where `count` times `each` bytes exceed the free ones beside `held`."""
+    free = available()
+    needed, left = count * each, max((free or 0) - held, 0)
+    if free is not None and needed > left:
+        raise ValueError(
+            f"{name} is {count}, which needs {needed} bytes ({size(needed)}) at once, but {left} ({size(left)}) are "
+            f"available; up to {left // each} would fit"
+        )
+
+
 def available(device: Any = None) -> int | None:
     """Free bytes where a device keeps its arrays; None where nobody says."""
     found = jax.devices()[0] if device is None else device

@@ -1,5 +1,6 @@
 """The command line: what it leaves, what it says, and what it refuses before it compiles or writes."""
 
+import errno
 import json
 import os
 import re
@@ -125,6 +126,10 @@ BAD = {
     "eval with an unknown flag": (["eval", ".", "--episode", "3"], "did you mean --episodes"),
     "eval of no episodes": (["eval", ".", "--episodes", "0"], "episodes is 0"),
     "eval with a bad seed": (["eval", ".", "--seed", "-1"], "0..4294967295"),
+    "more episodes than memory": (
+        ["train", "q_learning", "Corridor-v0", "--eval-episodes", "1e13"],
+        "eval_episodes is 10000000000000, which needs",
+    ),
     "list of something": (["list", "more"], "'more'"),
 }
 
@@ -144,6 +149,25 @@ def test_directory_that_holds_something_is_refused(here, capsys, finished):
     assert "is a file" in refused(capsys, [*TINY, "--out", "notes/thoughts.txt"])
     assert "is a file" in refused(capsys, [*TINY, "--out", "notes/thoughts.txt/deep/run"])
     assert "is a file" in refused(capsys, ["eval", "notes/thoughts.txt"])
+
+
+def test_a_run_that_trains_is_not_moved_aside(here, capsys, finished):
+    shutil.copytree(finished, "old")
+    with directory.hold(Path("old")):
+        assert "old is being written by a run that has not ended" in refused(capsys, [*TINY, "--out", "old", "--force"])
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(path, row):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log, "append_json", full)
+    out = tmp_path / "run"
+    assert main([*TINY, "--out", str(out)]) == 74
+    assert capsys.readouterr().err == (
+        f"jaxrl: cannot write {out}/metrics.jsonl: No space left on device; make room there, or choose another --out\n"
+    )
+    assert record.load(out).plan.config.steps == 2_000
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -221,6 +245,11 @@ def test_eval_prints_the_mean_first(finished, capsys):
     summary = json.loads((finished / "summary.json").read_text())
     assert float(numbers[0]) == pytest.approx(summary["eval"]["mean"], abs=1e-4)  # the run's seed is 0 too
     assert float(numbers[1]) == pytest.approx(summary["eval"]["std"], abs=1e-4)
+
+
+def test_eval_refuses_episodes_that_do_not_fit(finished, capsys):
+    said = refused(capsys, ["eval", str(finished), "--no-cache", "--episodes", "1e13"])
+    assert "episodes is 10000000000000, which needs" in said and "would fit" in said
 
 
 def test_force_moves_the_old_run_aside(finished, tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """Behind the command line: the host loop, run directories, saved states, settings, and the library twin."""
 
 import dataclasses
+import errno
 import functools
 import io
 import json
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from jaxrl import files, memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import evaluate
 from jaxrl.runs import checkpoint, config, directory, host, library, log, plan, plot, record, signals
-from jaxrl.runs.errors import CheckpointError
+from jaxrl.runs.errors import CheckpointError, WriteError
 
 TABLE = {"steps": 2_000, "num_envs": 4}
 NET = {"steps": 512, "num_envs": 8, "unroll": 1, "learning_starts": 64, "eval_episodes": 4} | {
@@ -237,6 +239,135 @@ def test_targets_far_outside_of_the_support_are_said(capsys):
     assert result.summary["outside"] > 0.05
 
 
+# runs that fail
+
+
+def full(*args, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def learn(out, **options):
+    return library.train("q_learning", "Corridor-v0", seed=3, out=out, **TABLE, **options)
+
+
+def raised(error):
+    def fail(*args, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [RuntimeError("RESOURCE_EXHAUSTED"), KeyboardInterrupt()], ids=repr)
+def test_what_was_learned_outlives_its_evaluation(error, table, tmp_path, monkeypatch):
+    compiled = host._compile
+
+    def broken(*args):
+        start, chunk, _, kept = compiled(*args)
+        return start, chunk, raised(error), kept
+
+    monkeypatch.setattr(host, "_compile", broken)
+    with pytest.raises(type(error)):
+        learn(tmp_path / "run")
+    equal(library.load(tmp_path / "run")[3], table.state)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt()], ids=repr)
+def test_what_was_learned_outlives_an_exception(error, tmp_path):
+    seen = []
+
+    def callback(row, state):
+        seen.append(jax.device_get(state))
+        if len(seen) == 2:
+            raise error
+
+    with pytest.raises(type(error)):
+        learn(tmp_path / "run", callback=callback)
+    equal(library.load(tmp_path / "run")[3], seen[1])
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_what_was_learned_outlives_a_full_disk(chunk, tmp_path, monkeypatch):
+    append, count = log.append_json, []
+
+    def fill(path, row):
+        count.append(row)
+        (full if len(count) == chunk else append)(path, row)
+
+    monkeypatch.setattr(log, "append_json", fill)
+    with pytest.raises(WriteError, match="run/metrics.jsonl: No space left on device; make room there, or"):
+        learn(tmp_path / "run")
+    assert int(library.load(tmp_path / "run")[3].visits.sum()) > 0
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == chunk - 1
+
+
+def test_an_agent_that_cannot_be_saved_hides_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "run", callback=raised(KeyboardInterrupt()))
+    with pytest.raises(WriteError, match="cannot write .*run: No space left"):
+        learn(tmp_path / "run", force=True)
+
+
+def test_a_run_that_learned_nothing_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "_compile", raised(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "run")
+    monkeypatch.setattr(directory, "write_json", full)
+    with pytest.raises(WriteError, match="cannot write .*run: No space left"):
+        learn(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_trains_is_not_moved_aside(table, tmp_path):
+    out = tmp_path / "run"
+    refused = []
+
+    def again(row, state):
+        with pytest.raises(
+            ValueError, match="run is being written by a run that has not ended; wait for it, "
+        ) as caught:
+            learn(out, force=True)
+        refused.append(str(caught.value))
+
+    learn(out, callback=again)
+    assert refused and "\n" not in refused[0]
+    equal(library.load(out)[3], table.state)
+    assert list(tmp_path.iterdir()) == [out]
+    with pytest.raises(RuntimeError):
+        learn(out, force=True, callback=raised(RuntimeError()))  # the one that has ended is moved aside
+    learn(out, force=True)  # and so is the one that failed
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run.old-1", "run.old-2"}
+
+
+@pytest.mark.parametrize("locks", [{}, None], ids=["no flock", "no fcntl"])
+def test_where_there_are_no_locks_nothing_is_held(locks, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    learn(out)
+    if locks is None:
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", full)
+    with directory.hold(out):
+        directory.create(out, force=True)
+    assert (tmp_path / "run.old-1" / "config.json").is_file()
+
+
+def test_a_directory_that_was_replaced_is_not_held(tmp_path, monkeypatch):
+    """Between a run's opening its file and its lock, another took its place."""
+    out = tmp_path / "run"
+    directory.create(out)
+    lock = directory._lock
+
+    def late(file):
+        out.rename(tmp_path / "run.old-1")
+        directory.create(out)
+        return lock(file)
+
+    monkeypatch.setattr(directory, "_lock", late)
+    with pytest.raises(ValueError, match="is being written by a run"), directory.hold(out):
+        pass
+
+
 # the host loop
 
 
@@ -423,7 +554,7 @@ def test_settings_are_overridden_by_name():
         ({"steps": True}, "must be an integer"),
         ({"agent.gamma": "0.9"}, "must be a number"),
         ({"agent.hidden": 8}, "a list of numbers"),
-        ({"agent.loss": 3}, "must be text"),
+        ({"agent.loss": 3}, "unknown agent.loss 3"),
     ],
 )
 def test_wrong_settings_are_refused(changes, said):
@@ -531,6 +662,33 @@ def test_memory_counts_every_leaf():
     memory.check(100, 50, 100)
     with pytest.raises(ValueError, match=r"needs 200 bytes.*150 .*a replay.capacity of 50% of this one would fit"):
         memory.check(200, 100, 150)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_episodes_that_do_not_fit_are_refused_before_they_are_traced(seeds, monkeypatch):
+    monkeypatch.setattr(plan, "evaluate", raised(AssertionError("traced")))
+    arguments = ("q_learning", plan.choose("Corridor-v0"), config.override(recipes.default("q_learning"), TABLE))
+    with pytest.raises(AssertionError, match="traced"):
+        plan.prepare(*arguments, seeds=seeds)
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    wrong = dataclasses.replace(arguments[2], eval_episodes=10**10)
+    with pytest.raises(
+        ValueError, match=r"^eval_episodes is 10000000000, which needs \d+ .*up to \d+ would fit$"
+    ) as caught:
+        plan.prepare(*arguments[:2], wrong, seeds=seeds)
+    fit = int(str(caught.value).split()[-3])
+    assert 10_000 < fit * seeds < 30_000  # position, clock, observation, return and length, all twice: 40 bytes
+    for episodes, said in ((fit, "traced"), (fit + 1, f"up to {fit} would fit")):
+        asked = dataclasses.replace(arguments[2], eval_episodes=episodes)
+        with pytest.raises((AssertionError, ValueError), match=said):
+            plan.prepare(*arguments[:2], asked, seeds=seeds)
+
+
+def test_a_result_refuses_episodes_that_do_not_fit(table, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+    for episodes in (10**13, np.int32(2**31 - 1)):  # the second times its bytes is no int32
+        with pytest.raises(ValueError, match=f"^episodes is {episodes}, which needs"):
+            table.evaluate(episodes=episodes)
 
 
 def test_second_signal_is_left_to_the_system():

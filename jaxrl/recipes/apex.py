@@ -8,7 +8,7 @@ from jaxrl.agents.apex import apex
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe
 from jaxrl.recipes.deep import Deep, DeepAgent, Replay, following
-from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
+from jaxrl.recipes.network import check_network, check_output, finished, optimizer, rescaled, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -101,7 +101,7 @@ RECIPES = {
         PAPER,
         _build,
         deep.min_rows,
-        deep.wrapped,
+        rescaled,
         environments={"CartPole-v1": _CARTPOLE},
     ),
 }

@@ -9,7 +9,7 @@ from jaxrl.envs import wrappers
 from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Recipe, epsilon
 from jaxrl.recipes.deep import Deep, DoubleAgent, Replay, following
-from jaxrl.recipes.network import check_network, check_output, finished, optimizer, torso
+from jaxrl.recipes.network import check_network, check_output, finished, optimizer, rescaled, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -27,7 +27,7 @@ def _wrap(config: Deep, env: Any, params: PyTree) -> Any:
     """The environment with Box actions in bins."""
     agent: Any = config.agent
     checks.at_least("agent.bins", agent.bins, 2)
-    env = deep.wrapped(config, env, params)
+    env = rescaled(config, env, params)
     return wrappers.decouple_action(env, agent.bins) if isinstance(env.action_space(params), spaces.Box) else env
 
 

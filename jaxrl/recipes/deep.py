@@ -15,9 +15,8 @@ from jaxrl.agents.iqn import iqn
 from jaxrl.agents.munchausen import munchausen_dqn, munchausen_iqn
 from jaxrl.agents.qr_dqn import qr_dqn
 from jaxrl.buffers import prioritized, uniform
-from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Recipe, epsilon
-from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, torso
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, rescaled, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -323,13 +322,7 @@ def min_rows(config: Deep, env: Any, params: PyTree) -> int:
     return config.agent.n_step
 
 
-def wrapped(config: Deep, env: Any, params: PyTree) -> Any:
-    """The environment with its observations rescaled, where the settings ask for it."""
-    del params
-    return wrappers.rescale_observation(env) if config.rescale else env
-
-
-def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = wrapped, **more: Any) -> Recipe:
+def recipe(learner: str, about: str, config: Deep, wrap: Callable[..., Any] = rescaled, **more: Any) -> Recipe:
     """A recipe of one of the learners here, with settings of its own."""
     return Recipe(about, config, _build(_LEARNERS[learner][1]), min_rows, wrap, **more)
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from jaxrl.envs import wrappers
-from jaxrl.recipes import deep
 from jaxrl.recipes.base import Exploration, Home, Recipe
 from jaxrl.recipes.deep import (
     C51Agent,
@@ -15,6 +14,7 @@ from jaxrl.recipes.deep import (
     Replay,
     recipe,
 )
+from jaxrl.recipes.network import rescaled
 from jaxrl.recipes.pqn import MINATAR, PQN, PQNAgent
 from jaxrl.recipes.pqn import RECIPES as PQN_RECIPES
 from jaxrl.types import PyTree
@@ -31,7 +31,7 @@ _CONSTANT = Exploration(0.01, 0.01)
 def _rescaled(config: Any, env: Any, params: PyTree) -> Any:
     """The environment with observations in [-1, 1] where Dopamine has them so."""
     limits = _LIMITS.get(env.name.rpartition("-")[0])
-    return deep.wrapped(config, env, params) if limits is None else wrappers.rescale_observation(env, bounds=limits)
+    return rescaled(config, env, params) if limits is None else wrappers.rescale_observation(env, bounds=limits)
 
 
 def _dopamine(agent: Any, prioritized: bool = False, **loop: Any) -> Deep:
@@ -76,7 +76,6 @@ def _minatar(**more: Any) -> dict[str, dict[str, Any]]:
 
 _LONGER = {name: {"steps": 500_000} for name in ("Acrobot-v1", "MountainCar-v0")}
 _CONTROL = "with Dopamine's constants for classic control and MinAtar."
-_LIKE_DQN = "with Dopamine's constants, its DQN's where it publishes none"
 
 RECIPES: dict[str, Recipe] = {
     "dopamine_dqn": recipe(
@@ -88,7 +87,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_c51": recipe(
         "c51",
-        f"C51 {_LIKE_DQN}: on MinAtar.",
+        "C51 with Dopamine's constants, on MinAtar those of its DQN.",
         _dopamine(
             C51Agent(**_classic(1e-5, 3.90625e-6, target_period=1), double=False, atoms=201, v_min=-100.0),
             steps=400_000,
@@ -124,14 +123,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dopamine_qr": recipe(
         "qr_dqn",
-        f"QR-DQN {_LIKE_DQN}: on classic control.",
+        "QR-DQN with Dopamine's constants, on classic control those of its DQN.",
         _dopamine(QRAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, quantiles=200), prioritized=True),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),
     ),
     "dopamine_iqn": recipe(
         "iqn",
-        f"IQN {_LIKE_DQN}: on both.",
+        "IQN with its fractions as in Dopamine, the rest as of Dopamine's DQN.",
         _dopamine(IQNAgent(**_classic(1e-3, 3.125e-4, n_step=3), double=False, fractions=64, target_fractions=64)),
         wrap=_rescaled,
         environments=_LONGER | _minatar(),

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxrl import checks, explore, nets
 from jaxrl.agents import diagnostics, value
+from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Exploration
 from jaxrl.types import Agent, PyTree
 
@@ -126,6 +127,12 @@ def _basis(agent: NetworkAgent, env: Any, space: Any) -> nets.Fourier | None:
         )
     low, high = (tuple(np.broadcast_to(bound, space.shape).ravel().tolist()) for bound in (space.low, space.high))
     return nets.Fourier(low, high, agent.fourier)
+
+
+def rescaled(config: Any, env: Any, params: PyTree) -> Any:
+    """The environment with the limits of its observations at -1 and 1, where the settings ask for it."""
+    del params
+    return wrappers.rescale_observation(env) if config.rescale else env
 
 
 def check_output(network: Any, shape: tuple[int, ...], env: Any, params: PyTree) -> None:

@@ -6,9 +6,8 @@ from typing import Any, Literal
 from jaxrl import checks, nets
 from jaxrl.agents.pqn import pqn
 from jaxrl.buffers import recent
-from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
-from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, torso
+from jaxrl.recipes.network import NetworkAgent, check_network, check_output, finished, optimizer, rescaled, torso
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
 
@@ -127,7 +126,7 @@ RECIPES = {
         PQN(),
         _build,
         lambda config, env, params: config.unroll,
-        wrap=lambda config, env, params: wrappers.rescale_observation(env) if config.rescale else env,
+        wrap=rescaled,
         environments=_ENVIRONMENTS,
     ),
 }

@@ -14,7 +14,7 @@ from jaxrl.buffers import prioritized, recent, uniform
 from jaxrl.envs import wrappers
 from jaxrl.recipes.base import Config, Exploration, Recipe, epsilon
 from jaxrl.recipes.deep import Replay, Target, following
-from jaxrl.recipes.network import NetworkAgent, check_network, finished, optimizer, torso
+from jaxrl.recipes.network import NetworkAgent, check_network, finished, optimizer, rescaled, torso
 from jaxrl.recipes.pqn import Phases
 from jaxrl.train import LoopConfig
 from jaxrl.types import Agent, Buffer, PyTree
@@ -204,8 +204,7 @@ def _pqn(
 
 
 def _wrap(config: R2D2 | RecurrentPQN, env: Any, params: PyTree) -> Any:
-    del params
-    env = wrappers.rescale_observation(env) if config.rescale else env
+    env = rescaled(config, env, params)
     return wrappers.previous_step(env) if config.previous else env
 
 

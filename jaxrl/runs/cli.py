@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jaxrl import checks
 from jaxrl.runs import commands, show
-from jaxrl.runs.errors import CheckpointError, UsageError, configuration
+from jaxrl.runs.errors import CheckpointError, UsageError, WriteError, configuration
 from jaxrl.runs.log import say
 
 COMMANDS = {
@@ -18,7 +18,7 @@ COMMANDS = {
     "show": show.show,
     "list": commands.show,
 }
-USAGE, INTERNAL = 2, 70  # exit codes; a signal gives 128 + its number
+USAGE, INTERNAL, WRITE = 2, 70, 74  # exit codes; a signal gives 128 + its number
 
 HELP = """\
 usage: jaxrl COMMAND ...
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return 128 + signal.SIGINT
-    except (UsageError, CheckpointError) as error:
+    except (UsageError, CheckpointError, WriteError) as error:
         _complain(" ".join(str(error).split()))
-        return USAGE
+        return WRITE if isinstance(error, WriteError) else USAGE
     except Exception as error:
         traceback.print_exc()
         _complain(f"internal error, {type(error).__name__}: please report it with the lines above")

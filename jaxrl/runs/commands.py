@@ -1,4 +1,4 @@
-"""What each command does. Whatever is slow to import is imported by the command that needs it."""
+"""What each command does. What is slow to import and not of the package itself, only its own command imports."""
 
 import os
 from dataclasses import dataclass, fields
@@ -169,6 +169,7 @@ def evaluate(args: list[str]) -> int:
         start_jax(not asked.no_cache)
         plan, state = record.load(Path(folders[0]))
         check_seeds(asked.seed, plan.seeds)
+        plan.check_episodes("episodes", asked.episodes)
     played = plan.evaluation(asked.episodes)(state, plan.evaluation_keys(asked.seed))
     say(_evaluation(host.summarize(jax.device_get(played))))
     return 0

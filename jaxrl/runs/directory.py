@@ -5,8 +5,10 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxrl import files
 
@@ -40,7 +42,8 @@ def check(path: Path, force: bool = False) -> None:
                 raise ValueError(f"{text} holds another run; choose another --out, or --force to move it aside")
             if held and path.resolve() in (Path.cwd(), *Path.cwd().parents):
                 raise ValueError(f"cannot move {text} aside: it holds the working directory; choose another --out")
-            return
+            with hold(path):
+                return
         if path.exists() or path.is_symlink():
             raise ValueError(f"{text} is a file, not a directory; choose another --out")
         parent = next(above for above in path.absolute().parents if above.exists())
@@ -69,14 +72,33 @@ def create(path: Path, force: bool = False) -> Path | None:
     return aside
 
 
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Keeps other runs from moving the run directory aside. Raises ValueError where a run holds it.
+
+    The system lets go of what a dead run held. Where it has no locks, nothing is held.
+    """
+    metrics = path / METRICS
+    if not metrics.exists():
+        yield
+        return
+    with metrics.open("rb+") as file:
+        if not (_lock(file) and os.path.samestat(os.fstat(file.fileno()), metrics.stat())):  # moved aside meanwhile
+            raise ValueError(
+                f"{path} is being written by a run that has not ended; wait for it, stop it, or choose another --out"
+            )
+        yield
+
+
 def discard(path: Path) -> None:
     """Removes a run directory that holds nothing but its own first files: a run stopped before it learned."""
-    for name in (METRICS, CONFIG):
-        (path / name).unlink(missing_ok=True)
     try:
-        path.rmdir()
+        if {entry.name for entry in path.iterdir()} <= {METRICS, CONFIG} and not (path / METRICS).stat().st_size:
+            for name in (METRICS, CONFIG):
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
     except OSError:
-        pass  # something else is in it: not ours to remove
+        pass  # it is gone, or not ours to remove
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,4 +119,18 @@ def _move_aside(path: Path) -> Path:
     k = 1
     while (aside := path.with_name(f"{path.name}.old-{k}")).exists():
         k += 1
-    return path.rename(aside)
+    with hold(path):
+        return path.rename(aside)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether nobody else has locked the file; it is locked until it is closed."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass  # Windows, or a file system without locks
+    return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -10,6 +11,10 @@ class UsageError(ValueError):
 
 class CheckpointError(ValueError):
     """What is on disk is damaged, or does not belong to what it is read into."""
+
+
+class WriteError(OSError):
+    """A run cannot be written; the message says what, why and what would work."""
 
 
 @contextmanager
@@ -21,3 +26,13 @@ def configuration() -> Iterator[None]:
         if type(error) is not ValueError:
             raise
         raise UsageError(str(error)) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it an OSError is about what is written at `path`: it becomes a WriteError."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise WriteError(f"cannot write {path}: {why}; make room there, or choose another --out") from error

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,11 +44,13 @@ def train(
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
     callback: Callback | None = None,
+    on_learned: Callable[[PyTree], None] = lambda agent: None,
 ) -> Trained:
     """Trains for exactly the budget, or until `stop()` or the callback is true between two chunks; then evaluates.
 
     `on_row` gets each chunk's metrics. Times are wall-clock, waited for; compiling is timed apart. Where a metric or
-    what was learned is no finite number, it stops, with the agent as it was before that chunk.
+    what was learned is no finite number, it stops, with the agent as it was before that chunk. `on_learned` gets the
+    agent before it is evaluated, and where an exception ends training after a first chunk.
     """
     began = time.perf_counter()
     key = keys(plan.seed, plan.seeds)
@@ -65,38 +68,45 @@ def train(
     outside: float | None = None
     enough = False
     good, _ = kept(state.agent)  # a chunk takes the state's own memory
-    while done < units and not enough and not stop():
-        chunk_began = time.perf_counter()
-        state, sums = jax.block_until_ready(chunk(state, np.int32(count)))
-        seconds = time.perf_counter() - chunk_began
-        done += count
-        row = {
-            "env_steps": loop.num_envs * (loop.warmup + done * unit * loop.unroll),
-            "updates": done * unit * loop.updates,
-            **means(jax.device_get(sums), plan.seeds),
-            "steps_per_s": count * unit * loop.unroll * loop.num_envs * plan.seeds / seconds,
-            "train_s": time.perf_counter() - began,
-        }
-        rows.append(row)
-        on_row(row)
-        reporter.progress(row, total)
-        agent, finite = kept(state.agent)
-        diverged = _diverged(row, np.atleast_1d(finite), plan.seed)
-        if diverged:
-            reporter.line(diverged_line(diverged))
-            break
-        good = agent
-        if outside is None and row.get("outside", 0.0) > OUTSIDE:
-            outside = row["outside"]
-            reporter.line(
-                f"targets lie outside of the support by {outside:.0%} of its width on average at {row['env_steps']} "
-                f"steps, where q is {row['q']:.4g}: widen agent.v_min to agent.v_max"
-            )
-        enough = callback is not None and bool(callback(row, agent))
-        wish = CHUNK_SECONDS / max(seconds / count, 1e-9)
-        count = max(1, min(int(wish), 8 * count, math.ceil(units / CHUNKS), units - done))
+    try:
+        while done < units and not enough and not stop():
+            chunk_began = time.perf_counter()
+            state, sums = jax.block_until_ready(chunk(state, np.int32(count)))
+            seconds = time.perf_counter() - chunk_began
+            done += count
+            row = {
+                "env_steps": loop.num_envs * (loop.warmup + done * unit * loop.unroll),
+                "updates": done * unit * loop.updates,
+                **means(jax.device_get(sums), plan.seeds),
+                "steps_per_s": count * unit * loop.unroll * loop.num_envs * plan.seeds / seconds,
+                "train_s": time.perf_counter() - began,
+            }
+            agent, finite = kept(state.agent)
+            diverged = _diverged(row, np.atleast_1d(finite), plan.seed)
+            good = good if diverged else agent
+            rows.append(row)
+            on_row(row)
+            reporter.progress(row, total)
+            if diverged:
+                reporter.line(diverged_line(diverged))
+                break
+            if outside is None and row.get("outside", 0.0) > OUTSIDE:
+                outside = row["outside"]
+                reporter.line(
+                    f"targets lie outside of the support by {outside:.0%} of its width on average at "
+                    f"{row['env_steps']} steps, where q is {row['q']:.4g}: widen agent.v_min to agent.v_max"
+                )
+            enough = callback is not None and bool(callback(row, agent))
+            wish = CHUNK_SECONDS / max(seconds / count, 1e-9)
+            count = max(1, min(int(wish), 8 * count, math.ceil(units / CHUNKS), units - done))
+    except BaseException:
+        if rows:
+            with suppress(Exception):  # the first error is the one to hear of
+                on_learned(good)
+        raise
     train_s = time.perf_counter() - began
     reached = loop.num_envs * (loop.warmup + done * unit * loop.unroll)
+    on_learned(good)
 
     summary: dict[str, Any] = {
         "eval": None,

@@ -52,8 +52,9 @@ def train(
     `network`, for deep recipes, is any object with flax's init and apply. Nothing is written unless `out`
     names a run directory, and nothing printed unless `progress`. `callback(metrics, state)` is called after every
     chunk, about half a second, with its metrics and the agent's state; where it returns true, training ends there.
-    Raises ValueError, in one line, before anything is compiled or written. Warns where numbers are no longer finite:
-    then training stopped, and what was learned before is returned.
+    Raises ValueError, in one line, before anything is compiled or written; where an exception ends training later,
+    `out` holds what was learned. Warns where numbers are no longer finite: then training stopped, and what was
+    learned before is returned.
     """
     home = recipes.home(recipe)
     if env is None and home is None:
@@ -101,6 +102,7 @@ def _evaluate(plan: Plan, state: PyTree) -> Callable[..., Evaluation]:
     def evaluate(episodes: int = 100, seed: int = 0) -> Evaluation:
         """Greedy whole episodes, [episodes] or [seeds, episodes]."""
         configs.check_seeds(seed, plan.seeds)
+        plan.check_episodes("episodes", episodes)
         return plan.evaluation(episodes)(state, plan.evaluation_keys(seed))
 
     return evaluate

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrl import memory, prng, recipes
+from jaxrl import checks, memory, prng, recipes
 from jaxrl.envs import registry
 from jaxrl.evaluate import Evaluation, evaluate
 from jaxrl.runs import config as configs
@@ -74,6 +74,16 @@ class Plan:
 
         return cache(evaluation)
 
+    def check_episodes(self, name: str, episodes: int, held: int = 0) -> None:
+        """Raises ValueError where so many greedy episodes cannot be played at once beside `held` bytes.
+
+        Counted twice is what the loop carries, for its copy; what a network makes on its way is not.
+        """
+        checks.at_least(name, episodes, 1)
+        run = self.shapes
+        lanes = memory.bytes_of((run.env_state, run.obs, run.carry, run.episode_return, run.episode_length))
+        memory.check_many(name, int(episodes), 2 * lanes // self.setup.loop.num_envs, held)
+
     def evaluation_keys(self, seed: int | None = None) -> Array:
         """A stream that training from `seed` (by default the run's own) never draws from."""
         found = keys(self.seed if seed is None else seed, self.seeds)
@@ -118,6 +128,7 @@ def prepare(recipe: str, chosen: Chosen, config: Any, seed: int = 0, seeds: int 
     plan = Plan(recipe, chosen, config, setup, run, seed, seeds, shapes, network is not None)
     held = memory.bytes_of(shapes) + memory.bytes_of(shapes.agent)  # the last good agent is kept beside
     memory.check(held, plan.replay_bytes, memory.available())
+    plan.check_episodes("eval_episodes", config.eval_episodes, held)
     jax.eval_shape(plan.evaluation(config.eval_episodes), shapes.agent, plan.evaluation_keys())
     return plan
 

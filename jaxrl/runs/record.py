@@ -15,7 +15,7 @@ from jaxrl import memory, recipes
 from jaxrl.qtable import QTable
 from jaxrl.runs import checkpoint, directory, host, log, plot, tables
 from jaxrl.runs import config as configs
-from jaxrl.runs.errors import CheckpointError
+from jaxrl.runs.errors import CheckpointError, writing
 from jaxrl.runs.plan import Chosen, Plan, choose, prepare
 from jaxrl.types import PyTree
 
@@ -36,27 +36,40 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     callback: host.Callback | None = None,
 ) -> host.Trained:
-    """Trains, and with `out`, a directory that `directory.create` made, leaves the run there."""
+    """Trains, and with `out`, a directory that `directory.create` made, leaves the run there.
+
+    What was learned is there before it is evaluated, and where training ends with an error. Raises WriteError.
+    """
     reporter.line(headline(plan))
     if out is None:
         return host.train(plan, reporter, stop=stop, callback=callback)
     reporter.line(f"writing to {out}")
     settings = describe(plan)
-    directory.write_json(out / directory.CONFIG, settings)
-    try:
-        trained = host.train(plan, reporter, lambda row: log.append_json(out / directory.METRICS, row), stop, callback)
-    except KeyboardInterrupt:
-        if not (out / directory.METRICS).stat().st_size:
+
+    def on_row(row: dict[str, Any]) -> None:
+        with writing(out / directory.METRICS):
+            log.append_json(out / directory.METRICS, row)
+
+    def on_learned(agent: PyTree) -> None:
+        with writing(out):
+            checkpoint.save(out, agent, also=(directory.CONFIG,))
+
+    with directory.hold(out):
+        try:
+            with writing(out):
+                directory.write_json(out / directory.CONFIG, settings)
+            trained = host.train(plan, reporter, on_row, stop, callback, on_learned)
+        except (KeyboardInterrupt, OSError):
             directory.discard(out)
-        raise
-    checkpoint.save(out, trained.agent, also=(directory.CONFIG,))
-    directory.write_json(out / directory.SUMMARY, trained.summary)
-    named = f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}"
-    plot.curve(out / directory.CURVE, trained.rows, named, trained.summary["eval"])
-    learned = table(plan, trained.agent)
-    if learned is not None:
-        chosen = plan.chosen
-        tables.table_picture(out / directory.TABLE, learned, chosen.env, chosen.params, title(plan), force=True)
+            raise
+        with writing(out):
+            directory.write_json(out / directory.SUMMARY, trained.summary)
+            named = f"{plan.recipe} on {plan.env_name}, {_seeds(plan)}"
+            plot.curve(out / directory.CURVE, trained.rows, named, trained.summary["eval"])
+            learned = table(plan, trained.agent)
+            if learned is not None:
+                chosen = plan.chosen
+                tables.table_picture(out / directory.TABLE, learned, chosen.env, chosen.params, title(plan), force=True)
     return trained
 
 
