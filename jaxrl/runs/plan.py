@@ -64,7 +64,8 @@ class Plan:
         """
         chosen = self.chosen
         limit = getattr(chosen.params, "max_steps_in_episode", None)
-        cut = _ENDLESS if isinstance(limit, int) and limit >= NO_LIMIT else limit
+        endless = limit is not None and np.ndim(limit) == 0 and limit >= NO_LIMIT
+        cut = _ENDLESS if endless else limit
 
         def evaluation(episodes: int) -> jax.stages.Wrapped:
             def play(state: PyTree, key: Array) -> Evaluation:
