@@ -28,8 +28,8 @@ def c51(
 
     `network` gives logits [A, atoms] of returns at `atoms` points from v_min to v_max; what lies beyond them is learned
     as their nearest. The priority is the Kullback-Leibler divergence (Hessel et al. 2018). Metrics: `q`, and
-    `outside`, how far clipping moved the target's mass, in widths of the support. Raises ValueError for atoms below 2
-    or v_min >= v_max.
+    `outside`, how far clipping moved the target's mass, in widths of the support. Raises ValueError for a gamma
+    outside [0, 1], atoms below 2, v_min >= v_max, and, where the run is traced, a network that does not fit.
     """
     checks.in_range("gamma", gamma, 0, 1)
     value.check_support("atoms", atoms, v_min, v_max)
@@ -38,7 +38,7 @@ def c51(
         return jnp.linspace(v_min, v_max, atoms)
 
     def expectation(logits: Array) -> Array:
-        return jax.nn.softmax(logits) @ support()
+        return value.product(jax.nn.softmax(logits), support())
 
     def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
         return expectation(value.apply(network, params, obs, key)), carry
@@ -52,7 +52,7 @@ def c51(
         points = step.reward + step.discount * support()
         goal = jax.lax.stop_gradient(project(points, following, v_min, v_max))
         cost = -jnp.sum(goal * jax.nn.log_softmax(logits))
-        outside = following @ jnp.abs(points - jnp.clip(points, v_min, v_max)) / (v_max - v_min)
+        outside = jnp.sum(following * jnp.abs(points - jnp.clip(points, v_min, v_max))) / (v_max - v_min)
         entropy = jnp.sum(jax.scipy.special.entr(goal))
         # a divergence is never negative but by rounding
         return cost, jnp.maximum(cost - entropy, 0.0), {"q": expectation(logits), "outside": outside}
@@ -74,4 +74,4 @@ def project(points: Array, chances: Array, v_min: float | Array, v_max: float | 
     (atoms,) = points.shape
     place = (jnp.clip(points, v_min, v_max) - v_min) / (v_max - v_min) * (atoms - 1)  # [K], in grid steps
     nearness = jnp.clip(1 - jnp.abs(place[:, None] - jnp.arange(atoms)[None]), 0, 1)
-    return chances @ nearness
+    return value.product(chances, nearness)

@@ -39,7 +39,7 @@ def fqf(
     checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
 
     def expectation(ends: Array, quantiles: Array) -> Array:
-        return jnp.diff(ends) @ quantiles
+        return value.product(jnp.diff(ends), quantiles)
 
     def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
         return expectation(*value.apply(network, params, obs, key)), carry
@@ -63,7 +63,7 @@ def fqf(
         spread = jnp.sum(jax.scipy.special.entr(jnp.maximum(jnp.diff(ends), 1e-8)))
         proposal = jnp.sum(slope * ends[1:-1]) - entropy * spread
         descended = cost + proposal - jax.lax.stop_gradient(proposal)  # a slope, of which no size is known
-        return descended, cost, {"q": jnp.diff(ends) @ found, "entropy": spread}
+        return descended, cost, {"q": expectation(ends, found), "entropy": spread}
 
     def init(key: Array, obs: PyTree) -> PyTree:
         params = network.init(key, obs)

@@ -39,7 +39,7 @@ def hl_gauss(
     width = (v_max - v_min) / bins
 
     def expectation(logits: Array) -> Array:
-        return jax.nn.softmax(logits) @ (v_min + width * (jnp.arange(bins) + 0.5))
+        return value.product(jax.nn.softmax(logits), v_min + width * (jnp.arange(bins) + 0.5))
 
     def values(params: PyTree, carry: PyTree, obs: PyTree, key: Array | None) -> tuple[Array, PyTree]:
         return expectation(value.apply(network, params, obs, key)), carry

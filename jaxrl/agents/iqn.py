@@ -34,9 +34,7 @@ def iqn(
     not fit.
     """
     checks.in_range("gamma", gamma, 0, 1)
-    checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
-    for name, number in (("", fractions), ("target_", target_fractions), ("acting_", acting_fractions)):
-        checks.at_least(f"{name}fractions", number, 1)
+    value.check_fractions(fractions, target_fractions, acting_fractions, kappa)
 
     def loss(params: PyTree, target: PyTree, window: Transition, key: Array):
         own_key, ahead_key, choose_key, here_noise, ahead_noise, choose_noise = jax.random.split(key, 6)

@@ -28,8 +28,8 @@ def munchausen_dqn(
     """Soft deep Q-learning whose reward has alpha temperature log pi(a|s), cut at `floor`, added (M-DQN).
 
     pi is the softmax of the target network's q / temperature; the value of s' is sum pi (q - temperature log pi). In a
-    window of n steps every reward has its own. `network` gives q [A]. Raises ValueError for alpha outside [0, 1],
-    temperature <= 0, floor > 0.
+    window of n steps every reward has its own. `network` gives q [A]. Raises ValueError for alpha or gamma outside
+    [0, 1], temperature <= 0, floor > 0, an unknown loss, and, where the run is traced, a network that does not fit.
     """
     _check(alpha, temperature, floor, gamma)
     checks.one_of("loss", loss, ["squared", "huber"])
@@ -75,9 +75,7 @@ def munchausen_iqn(
     pi is the softmax of the mean over `acting_fractions`; a quantile of s' is sum pi (quantile - temperature log pi).
     """
     _check(alpha, temperature, floor, gamma)
-    checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
-    for name, number in (("", fractions), ("target_", target_fractions), ("acting_", acting_fractions)):
-        checks.at_least(f"{name}fractions", number, 1)
+    value.check_fractions(fractions, target_fractions, acting_fractions, kappa)
 
     def quantiles(params: PyTree, obs: PyTree, key: Array, number: int) -> tuple[Array, Array]:
         """Fractions drawn [number], and the quantiles there [number, A]."""
@@ -124,7 +122,7 @@ def with_bonus(window: Transition, q: Array, alpha: ArrayLike, temperature: Arra
 def soft_value(values: Array, q: Array, temperature: ArrayLike, obs: PyTree) -> Array:
     """Sum over actions of pi (values - temperature log pi), values [..., A], pi the policy of q [A] -> [...]."""
     chances = jnp.exp(log_policy(q, temperature, obs))
-    return values @ chances + temperature * jnp.sum(jax.scipy.special.entr(chances))
+    return value.product(values, chances) + temperature * jnp.sum(jax.scipy.special.entr(chances))
 
 
 def _check(alpha: ArrayLike, temperature: ArrayLike, floor: ArrayLike, gamma: ArrayLike) -> None:

@@ -26,7 +26,8 @@ def qr_dqn(
     """Quantile Huber regression on r + gamma^k theta_target(s', a') (Dabney, Rowland et al. 2018, equation 10).
 
     `network` gives [A, quantiles], the return's quantiles at (2 i + 1) / (2 quantiles). kappa 0 is the quantile loss
-    itself. The priority is the loss. Raises ValueError for quantiles below 2 and kappa below 0.
+    itself. The priority is the loss. Raises ValueError for a gamma outside [0, 1], quantiles below 2, kappa
+    below 0, and, where the run is traced, a network that does not fit.
     """
     checks.in_range("gamma", gamma, 0, 1)
     checks.at_least("quantiles", quantiles, 2)

@@ -237,6 +237,19 @@ def implicit_values(network: Any, number: int) -> Values:
     return values
 
 
+def product(a: Array, b: Array) -> Array:
+    """a @ b in full float32; accelerators round the factors to fewer bits, which would show in a mean of returns."""
+    return jnp.matmul(a, b, precision="highest")
+
+
+def check_fractions(fractions: int, target_fractions: int, acting_fractions: int, kappa: ArrayLike) -> None:
+    """Raises ValueError for fewer than one fraction of a kind and kappa below 0."""
+    checks.in_range("kappa", kappa, 0, float("inf"), open_high=True)
+    checks.at_least("fractions", fractions, 1)
+    checks.at_least("target_fractions", target_fractions, 1)
+    checks.at_least("acting_fractions", acting_fractions, 1)
+
+
 def check_support(name: str, number: int, v_min: float | Array, v_max: float | Array) -> None:
     """Raises ValueError for fewer than 2 points, called `name`, and where they do not lead from v_min up to v_max."""
     checks.at_least(name, number, 2)

@@ -146,4 +146,6 @@ class Fourier(nn.Module):
                 "those that an episode reaches"
             )
         multipliers = np.array(list(itertools.product(range(self.order + 1), repeat=x.size))[1:], np.float32)
-        return jnp.cos(jnp.pi * (multipliers @ ((x - low) / (high - low))))
+        # accelerators would round the factors to fewer bits
+        turns = jnp.matmul(multipliers, (x - low) / (high - low), precision="highest")
+        return jnp.cos(jnp.pi * turns)
