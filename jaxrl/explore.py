@@ -82,7 +82,7 @@ Rule = ArrayLike | Schedule | Softmax  # how a deep agent explores: epsilon, its
 
 
 def softmax(temperature: ArrayLike | Schedule) -> Softmax:
-    """Chances proportional to exp(q / temperature), in place of an epsilon; the temperature may be a schedule, to 0."""
+    """Chances proportional to exp(q / temperature), in place of an epsilon; a schedule of temperatures may end at 0."""
     if callable(temperature):
         return Softmax(temperature)
     checks.in_range("temperature of a softmax", temperature, 0, float("inf"), open_low=True, open_high=True)
