@@ -1,5 +1,6 @@
 """What contestants share, each in an interpreter of its own: the clock, the course, one JSON line a seed."""
 
+import gc
 import json
 import sys
 import time
@@ -57,6 +58,7 @@ def compiled(seconds: list[float], function, *args, finish=lambda lowered: lower
     """A jitted function compiled for these arguments, by `finish`; `seconds` gets how long it took."""
     import jax
 
+    gc.freeze()  # everyone's imports are looked through for garbage no more
     began = time.perf_counter()
     program = finish(jax.jit(function, **options).lower(*args))
     seconds.append(time.perf_counter() - began)
