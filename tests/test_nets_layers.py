@@ -21,6 +21,8 @@ TORSOS = {
     "nature": (nets.NatureConv, {"width": 8}, (36, 36, 1)),
     "impala": (nets.ImpalaConv, {"channels": (2,), "width": 8}, (5, 5, 2)),
 }
+CONVOLUTION = nets.Conv3x3(5), nn.Conv(5, (3, 3), padding="VALID"), (6, 7, 6, 3)
+NARROW = layers.dense(3, False, nn.linear.default_kernel_init, None), nn.Dense(3), (6, 2, 7)
 
 
 def leaves(params):
@@ -37,10 +39,10 @@ def convolved(x, kernel):
     return out
 
 
-def test_a_3x3_convolution_is_flaxs():
+@pytest.mark.parametrize("ours, theirs, shape", [CONVOLUTION, NARROW], ids=["convolution", "narrow"])
+def test_a_layer_is_flaxs(ours, theirs, shape):
     """Values and gradients, vmapped, from the same parameters, which have the same start."""
-    ours, theirs = nets.Conv3x3(5), nn.Conv(5, (3, 3), padding="VALID")
-    x = jax.random.normal(jax.random.key(1), (6, 7, 6, 3))
+    x = jax.random.normal(jax.random.key(1), shape)
     params = theirs.init(jax.random.key(0), x[0])
     jax.tree.map(np.testing.assert_array_equal, params, ours.init(jax.random.key(0), x[0]))
     params = jax.tree.map(lambda p: p + 0.1, params)
@@ -63,8 +65,8 @@ def test_both_ways_to_convolve_are_the_loops(way):
 
 
 @pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("cuda", 2)])
-def test_the_platform_chooses_how_to_convolve(platform, convolutions):
-    """Forward and gradient of a batch hold one way alone: on a GPU one convolution each, on a CPU none."""
+def test_the_platform_chooses_how_to_multiply(platform, convolutions):
+    """Forward and gradient of a batch hold one way alone: on a GPU one convolution each, on a CPU turned kernels."""
     network = nets.MinAtarConv(width=4)
     obs = jnp.zeros((6, *IMAGE), bool)
     params = jax.eval_shape(network.init, jax.random.key(0), obs[0])
@@ -74,6 +76,7 @@ def test_the_platform_chooses_how_to_convolve(platform, convolutions):
 
     lowered = jax.jit(jax.grad(loss)).trace(params, obs).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("stablehlo.convolution") == convolutions
+    assert ("optimization_barrier" in lowered.as_text()) == (platform == "cpu")
 
 
 def test_saved_parameters_keep_their_names():
