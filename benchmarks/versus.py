@@ -1,6 +1,6 @@
-"""Time to a solved CartPole-v1, beside other projects in virtual environments of their own.
+"""Time to a solved CartPole-v1 and steps/s, beside other projects in virtual environments of their own.
 
-    python benchmarks/versus.py [--seeds 10] [--slow-seeds 2] [--out benchmarks/results/versus.json]
+    python benchmarks/versus.py [--seeds 10] [--slow-seeds 2] [--rounds 5] [--out benchmarks/results/versus.json]
 
 All run on one core, in turn, seed by seed. Greedy policies are evaluated about every 2,048 steps on 128 whole episodes,
 off the clock; solved is the first of two evaluations in a row of at least 475. `benchmarks/versus/` holds what each
@@ -8,6 +8,8 @@ contestant runs: rejax's PQN to the end of its budget, and the settings of Clean
 solved or for 300 s, each beside ours at the same settings and at our recipe's.
 
 `--rejax PYTHON` and `--sb3 PYTHON` name the peers' interpreters; without, they are made: .venv-rejax and .venv-sb3.
+Steps/s are of the rows of throughput.py, each beside the project whose settings it has, in alternating rounds;
+PureJaxQL and PureJaxRL, which no package index has, take part where `--purejaxql` and `--purejaxrl` name checkouts.
 The first part times `jaxrl train pqn CartPole-v1 --steps N` from the shell, whose compiled programs are kept from its
 first run on. Parts are put into the file one by one, with machine, date, versions and commit; what is left out stays as
 it was there. Circumstances at the file's top are of parts that have none of their own.
@@ -30,7 +32,7 @@ import numpy as np
 
 HERE = Path(__file__).parent / "versus"
 PACKAGES = {
-    "rejax": ["rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"],
+    "rejax": ["rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2", "flashbax==0.1.3"],
     "sb3": ["stable-baselines3==2.9.2", "torch", "gymnasium"],
 }
 FAST = {"rejax": "rejax PQN", "pqn_rejax": "jaxrl pqn, rejax's settings", "pqn": "jaxrl pqn, recipe"}
@@ -40,14 +42,20 @@ SLOW = {
     "dqn": "jaxrl dqn, recipe",
 }
 SCRIPTS = {"rejax": "rejax_pqn.py", "sb3": "sb3_dqn.py"}
+STEPS = {
+    "pqn_cartpole": "purejaxql",
+    "dqn_cartpole": "purejaxrl",
+    "dqn_rejax": "rejax",
+    "pqn_breakout": "purejaxql",
+    "dqn_breakout": "purejaxrl",
+}
 
 
 class Contestant:
     """A process that races a seed when it is told to, and sleeps in between."""
 
-    def __init__(self, name: str, interpreters: dict[str, str]) -> None:
-        peer = name in SCRIPTS
-        command = [interpreters[name], HERE / SCRIPTS[name]] if peer else [sys.executable, HERE / "ours.py", name]
+    def __init__(self, python: str, script: str, *words: str) -> None:
+        command = [python, HERE / script, *words]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self._answer()
 
@@ -80,7 +88,10 @@ def interpreter(peer: str, given: str | None) -> str:
 
 def races(names: dict[str, str], seeds: int, interpreters: dict[str, str]) -> dict[str, Any]:
     """What became of every seed of every contestant, in turn."""
-    contestants = {name: Contestant(name, interpreters) for name in names}
+    contestants = {}
+    for name in names:
+        words = [interpreters[name], SCRIPTS[name]] if name in SCRIPTS else [sys.executable, "ours.py", name]
+        contestants[name] = Contestant(*words)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in range(seeds):
         for name, contestant in contestants.items():
@@ -104,6 +115,22 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "solved": sum(row["solved_s"] is not None for row in rows),
         "solved_at_the_end": sum(row["last_score"] >= 475 for row in rows),
         "median_steps_per_s": float(np.median([row["steps"] / row["seconds"] for row in rows])),
+    }
+
+
+def speeds(row: str, rounds: int, python: str, checkout: str | None) -> dict[str, Any]:
+    """Steps/s of a project's training and of ours at its settings, in alternating rounds after one to warm up."""
+    pair = {
+        "theirs": Contestant(python, "peer_steps.py", row, *([checkout] if checkout else [])),
+        "ours": Contestant(sys.executable, "our_steps.py", row),
+    }
+    found = [{name: one.race(i)["steps_per_s"] for name, one in pair.items()} for i in range(rounds + 1)][1:]
+    for one in pair.values():
+        one.close()
+    return {
+        "peer": STEPS[row],
+        **{name: {**one.about, "steps_per_s": [each[name] for each in found]} for name, one in pair.items()},
+        "ratio": float(np.median([each["ours"] / each["theirs"] for each in found])),
     }
 
 
@@ -139,12 +166,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="of the shell and the PQNs; 0: leave them out")
     parser.add_argument("--slow-seeds", type=int, default=2, help="of the DQNs; 0: leave them out")
     parser.add_argument("--shell-steps", type=int, default=131_072, help="0: leave the shell out")
+    parser.add_argument("--rounds", type=int, default=5, help="of steps/s; 0: leave them out")
+    parser.add_argument("--purejaxql", help="a checkout of PureJaxQL")
+    parser.add_argument("--purejaxrl", help="a checkout of PureJaxRL")
     parser.add_argument("--rejax", help="a Python that has rejax and gymnax 0.0.9")
     parser.add_argument("--sb3", help="a Python that has stable-baselines3 and torch")
     options = parser.parse_args()
     groups = [("pqn", FAST, options.seeds, "rejax"), ("dqn", SLOW, options.slow_seeds, "sb3")]
     groups = [group for group in groups if group[2]]
-    interpreters = {peer: interpreter(peer, getattr(options, peer)) for *_, peer in groups}
+    needed = [*(peer for *_, peer in groups), *(["rejax"] if options.rounds else [])]
+    interpreters = {peer: interpreter(peer, getattr(options, peer)) for peer in needed}
     if options.shell_steps and options.seeds:
         started = shell(options.shell_steps, options.seeds)
         keep(options.out, "shell", started)
@@ -157,6 +188,16 @@ def main() -> None:
         found = races(names, seeds, interpreters)
         keep(options.out, group, found)
         table(names, found, seeds, peer)
+    rows = {}
+    for row, peer in STEPS.items() if options.rounds else ():
+        checkout = None if peer == "rejax" else getattr(options, peer)
+        if peer == "rejax" or checkout:
+            rows[row] = speeds(row, options.rounds, interpreters["rejax"], checkout)
+        else:
+            print(f"{row}: left out, as there is no --{peer}")
+    if rows:
+        keep(options.out, "steps", {"rows": rows})
+        speed_table(rows)
 
 
 def keep(path: str, part: str, found: dict[str, Any]) -> None:
@@ -189,6 +230,17 @@ def table(names: dict[str, str], results: dict[str, Any], seeds: int, peer: str)
         )
     columns = ("", "s to solved", "times sooner", "steps", "steps/s", "compile, s", "solved", "at the end")
     measure.table(f"CartPole-v1 on one core, median of {seeds} seeds", columns, rows)
+
+
+def speed_table(rows: dict[str, Any]) -> None:
+    shown = []
+    for name, row in rows.items():
+        rates = [float(np.median(row[who]["steps_per_s"])) for who in ("theirs", "ours")]
+        seconds = [sum(row[who]["compile_s"]) for who in ("theirs", "ours")]
+        cells = [*(f"{rate:,.0f}" for rate in rates), f"{row['ratio']:.2f}", *(f"{s:.1f}" for s in seconds)]
+        shown.append((name, row["peer"], *cells))
+    columns = ("", "project", "its steps/s", "ours", "ratio", "its compile, s", "ours, s")
+    measure.table("Training at the settings of other projects, one core", columns, shown)
 
 
 if __name__ == "__main__":

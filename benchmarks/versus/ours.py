@@ -79,7 +79,7 @@ evaluate = compiled(
 )
 
 
-def run(seed: int) -> Race:
+def run(seed: int) -> dict:
     key, play_key = jax.random.split(jaxrl.key(seed))
     jax.block_until_ready(key)
     race = Race(seed)
@@ -90,7 +90,7 @@ def run(seed: int) -> Race:
         race.mark(steps, evaluate, state.agent, jax.random.fold_in(play_key, i))
         if name.startswith("dqn") and race.solved is not None:
             break
-    return race
+    return race.result()
 
 
 serve({"compile_s": compile_s, "versions": {name: version(name) for name in ("jax", "flax", "optax")}}, run)

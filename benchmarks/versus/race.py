@@ -47,11 +47,11 @@ class Race:
         }
 
 
-def serve(about: dict, run: Callable[[int], Race]) -> None:
+def serve(about: dict, run: Callable[[int], dict]) -> None:
     """Says what it is, then answers every seed that it reads."""
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(int(line)).result()), flush=True)
+        print(json.dumps(run(int(line))), flush=True)
 
 
 def compiled(seconds: list[float], function, *args, finish=lambda lowered: lowered.compile(), **options):

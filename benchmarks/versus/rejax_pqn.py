@@ -43,7 +43,7 @@ train = compiled(compile_s, algo.train_iteration, begin(key), donate_argnums=0)
 evaluate = compiled(compile_s, play, begin(key), key)
 
 
-def run(seed: int) -> Race:
+def run(seed: int) -> dict:
     key, play_key = jax.random.split(jax.random.PRNGKey(seed))
     jax.block_until_ready(key)
     race = Race(seed)
@@ -51,7 +51,7 @@ def run(seed: int) -> Race:
     for i in range(BUDGET // EVERY):
         state = jax.block_until_ready(train(state))
         race.mark((i + 1) * EVERY, evaluate, state, jax.random.fold_in(play_key, i))
-    return race
+    return race.result()
 
 
 versions = {name: version(name) for name in ("rejax", "gymnax", "jax", "flax", "optax")}
