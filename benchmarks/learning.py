@@ -198,7 +198,9 @@ def show(rows: list[dict[str, Any]]) -> None:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the curves: for each environment the recipes' interquartile means, and their quarters' span."""
     import matplotlib.pyplot as plt
+    from cycler import cycler
 
+    lines = cycler(linestyle=["-", "--"]) * plt.rcParams["axes.prop_cycle"]  # more recipes than colours
     rows = [row for row in rows if len(row["curve"]) > 1]
     names = list(dict.fromkeys(name_of(row) for row in rows))
     columns = 4
@@ -207,6 +209,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     for name, axis in zip(names, axes.flat):
+        axis.set_prop_cycle(lines)
         bars = set()
         for row in (row for row in rows if name_of(row) == name):
             steps = np.array([point["env_steps"] for point in row["curve"]]) / 1e6
