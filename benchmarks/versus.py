@@ -11,8 +11,8 @@ solved or for 300 s, each beside ours at the same settings and at our recipe's.
 Steps/s are of the rows of throughput.py, each beside the project whose settings it has, in alternating rounds;
 PureJaxQL and PureJaxRL, which no package index has, take part where `--purejaxql` and `--purejaxrl` name checkouts.
 The first part times `jaxrl train pqn CartPole-v1 --steps N` from the shell, whose compiled programs are kept from its
-first run on. Parts are put into the file one by one, with machine, date, versions and commit; what is left out stays as
-it was there. Circumstances at the file's top are of parts that have none of their own.
+first run on. Parts, and the rows of steps/s, are put into the file one by one, with machine, date, versions and commit;
+what is left out stays as it was there. Circumstances at the file's top are of parts that have none of their own.
 """
 
 import argparse
@@ -172,6 +172,10 @@ def main() -> None:
     parser.add_argument("--rejax", help="a Python that has rejax and gymnax 0.0.9")
     parser.add_argument("--sb3", help="a Python that has stable-baselines3 and torch")
     options = parser.parse_args()
+    for peer in ("purejaxql", "purejaxrl"):
+        checkout = getattr(options, peer)
+        if checkout and not Path(checkout, peer).is_dir():
+            parser.error(f"--{peer}: {checkout} is no checkout of it, for it has no folder {peer}")
     groups = [("pqn", FAST, options.seeds, "rejax"), ("dqn", SLOW, options.slow_seeds, "sb3")]
     groups = [group for group in groups if group[2]]
     needed = [*(peer for *_, peer in groups), *(["rejax"] if options.rounds else [])]
@@ -191,19 +195,23 @@ def main() -> None:
     rows = {}
     for row, peer in STEPS.items() if options.rounds else ():
         checkout = None if peer == "rejax" else getattr(options, peer)
-        if peer == "rejax" or checkout:
-            rows[row] = speeds(row, options.rounds, interpreters["rejax"], checkout)
-        else:
+        if peer != "rejax" and not checkout:
             print(f"{row}: left out, as there is no --{peer}")
+            continue
+        rows[row] = about() | speeds(row, options.rounds, interpreters["rejax"], checkout)
+        record = measure.read(options.out)  # rows that are left out stay as they were there
+        measure.write(options.out, record | {"steps": record.get("steps", {}) | {row: rows[row]}})
     if rows:
-        keep(options.out, "steps", {"rows": rows})
         speed_table(rows)
+
+
+def about() -> dict[str, Any]:
+    return measure.circumstances("flax", "optax", "gymnasium")
 
 
 def keep(path: str, part: str, found: dict[str, Any]) -> None:
     """Puts a part into the file, beside those that it holds."""
-    about = measure.circumstances("flax", "optax", "gymnasium")
-    measure.write(path, measure.read(path) | {part: about | found})
+    measure.write(path, measure.read(path) | {part: about() | found})
 
 
 def table(names: dict[str, str], results: dict[str, Any], seeds: int, peer: str) -> None:
